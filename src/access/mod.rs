@@ -1,0 +1,15 @@
+//! Who may come in: the credential that was sent, the directory that knows it, the permit or the denial.
+//!
+//! Nothing here waits, reads or asks for the time: a decision is a function of its arguments.
+
+mod credential;
+mod denial;
+mod directory;
+mod identity;
+mod permit;
+
+pub use credential::Credential;
+pub use denial::Denial;
+pub use directory::{Directory, Generation, Policy};
+pub use identity::IdentityHeaders;
+pub use permit::{Grant, Permit};

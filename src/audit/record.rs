@@ -1,0 +1,280 @@
+//! What the audit log says about one request, from the first look at it to its last byte.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderValue, Method, StatusCode, Uri};
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+
+use super::log::AuditLog;
+use crate::access::Grant;
+use crate::verdict::{Ended, Outcome, Reason};
+
+/// The longest text from outside that a record repeats, in bytes.
+const MAX_TEXT: usize = 512;
+
+/// Names one request in our answer, towards the upstream and in the log: 32 hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestId(HeaderValue);
+
+impl RequestId {
+    /// Draws an id. It is not secret and not meant to be unguessable.
+    pub fn draw() -> Self {
+        let text = format!("{:032x}", fastrand::u128(..));
+        // hexadecimal digits are always a header value
+        Self(HeaderValue::try_from(text).unwrap_or(const { HeaderValue::from_static("0") }))
+    }
+
+    /// The id as a header value.
+    pub fn value(&self) -> &HeaderValue {
+        &self.0
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What a record is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// A request that has ended.
+    Request,
+}
+
+/// The facts about one request. Absent facts are absent keys in the log.
+#[derive(Debug)]
+pub struct AuditRecord {
+    /// When the head of the request had arrived (wall clock).
+    pub at: Timestamp,
+    /// What this is about.
+    pub event: Event,
+    /// Why the request was allowed, denied or failed.
+    pub reason: Reason,
+    /// Its id.
+    pub request_id: RequestId,
+    /// The token, where one was recognised, dead or alive.
+    pub grant: Option<Arc<Grant>>,
+    /// The address that the connection came from; none on a Unix socket.
+    pub client_ip: Option<IpAddr>,
+    /// What the client calls itself.
+    pub user_agent: Option<HeaderValue>,
+    /// Its method; none where no request could be read.
+    pub method: Option<Method>,
+    /// Its target, of which only the path is written.
+    pub uri: Option<Uri>,
+    /// The status of the answer; none where the client left before one.
+    pub status: Option<StatusCode>,
+    /// Bytes of the request's body that were taken.
+    pub bytes_in: u64,
+    /// Bytes of the answer's body that were handed over.
+    pub bytes_out: u64,
+    /// From the head of the request to the end of the answer (monotonic clock).
+    pub duration: Duration,
+    /// How it ended.
+    pub ended: Ended,
+    /// The state of the token list that judged it.
+    pub source_revision: Option<Arc<str>>,
+}
+
+/// The line as it is written, borrowed from the record.
+#[derive(Serialize)]
+struct Line<'r> {
+    ts: Micros,
+    event: Event,
+    outcome: Outcome,
+    reason: Reason,
+    request_id: &'r str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auth_source: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pat_id: Option<&'r str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pat_name: Option<&'r str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'r str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    org: Option<&'r str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_ip: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_agent: Option<Cow<'r, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http_method: Option<&'r str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<Cow<'r, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    bytes_in: u64,
+    bytes_out: u64,
+    duration_ms: f64,
+    ended: Ended,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_revision: Option<&'r str>,
+}
+
+impl AuditRecord {
+    /// Appends the record to `out` as one line of JSON.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let grant = self.grant.as_deref();
+        let line = Line {
+            ts: Micros(self.at),
+            event: self.event,
+            outcome: self.reason.outcome(),
+            reason: self.reason,
+            request_id: self.request_id.as_str(),
+            auth_source: grant.map(|_| Grant::SOURCE),
+            pat_id: grant.map(Grant::token_id),
+            pat_name: grant.and_then(Grant::token_name),
+            user: grant.map(Grant::user),
+            org: grant.and_then(Grant::org),
+            client_ip: self.client_ip,
+            user_agent: self.user_agent.as_ref().map(|value| shown(value.as_bytes())),
+            http_method: self.method.as_ref().map(Method::as_str),
+            path: self.uri.as_ref().map(|uri| shown(uri.path().as_bytes())),
+            status: self.status.map(|status| status.as_u16()),
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            duration_ms: (self.duration.as_secs_f64() * 1_000_000.0).round() / 1_000.0,
+            ended: self.ended,
+            source_revision: self.source_revision.as_deref(),
+        };
+        let before = out.len();
+        // writing plain fields into memory does not fail; were it to, half a line would be worse than none
+        match serde_json::to_writer(&mut *out, &line) {
+            Ok(()) => out.push(b'\n'),
+            Err(_) => out.truncate(before),
+        }
+    }
+}
+
+/// RFC 3339 in UTC with exactly six digits of a second, so that lines sort as text.
+struct Micros(Timestamp);
+
+impl Serialize for Micros {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:.6}", self.0))
+    }
+}
+
+/// Text from outside: cut to a bound, and rid of all that could end a line or steer a terminal.
+fn shown(text: &[u8]) -> Cow<'_, str> {
+    let text = String::from_utf8_lossy(text.get(..MAX_TEXT).unwrap_or(text));
+    let harmless = |char: char| !char.is_control() && !matches!(char, '\u{200e}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if text.chars().all(harmless) {
+        return text;
+    }
+    text.chars().map(|char| if harmless(char) { char } else { char::REPLACEMENT_CHARACTER }).collect::<String>().into()
+}
+
+// --- A record in the making -----------------------------------------------------------------
+
+/// A record that is still being filled. It is written when it is closed or dropped, whichever comes
+/// first, and so exactly once on every path.
+#[derive(Debug)]
+pub struct OpenRecord {
+    record: Option<Box<AuditRecord>>,
+    started: Instant,
+    log: AuditLog,
+}
+
+impl OpenRecord {
+    pub(super) fn new(record: AuditRecord, log: AuditLog) -> Self {
+        Self { record: Some(Box::new(record)), started: Instant::now(), log }
+    }
+
+    /// Writes down facts that have become known.
+    pub fn note(&mut self, facts: impl FnOnce(&mut AuditRecord)) {
+        if let Some(record) = &mut self.record {
+            facts(record);
+        }
+    }
+
+    /// Ends the record.
+    pub fn close(mut self, ended: Ended) {
+        self.submit(ended);
+    }
+
+    fn submit(&mut self, ended: Ended) {
+        if let Some(mut record) = self.record.take() {
+            record.ended = ended;
+            record.duration = self.started.elapsed();
+            self.log.submit(record);
+        }
+    }
+}
+
+/// Whoever drops an open record did not see the exchange end.
+impl Drop for OpenRecord {
+    fn drop(&mut self) {
+        let ended = if self.log.is_draining() { Ended::Drained } else { Ended::ClientGone };
+        self.submit(ended);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record() -> AuditRecord {
+        AuditRecord {
+            at: "2026-11-22T08:00:00.123456789Z".parse().unwrap(),
+            event: Event::Request,
+            reason: Reason::MissingCredential,
+            request_id: RequestId::draw(),
+            grant: None,
+            client_ip: Some(IpAddr::from([127, 0, 0, 1])),
+            user_agent: None,
+            method: Some(Method::POST),
+            uri: Some(Uri::from_static("/mcp?access_token=canary")),
+            status: Some(StatusCode::UNAUTHORIZED),
+            bytes_in: 120,
+            bytes_out: 84,
+            duration: Duration::from_micros(3_200),
+            ended: Ended::Complete,
+            source_revision: Some("r1".into()),
+        }
+    }
+
+    fn line(record: &AuditRecord) -> String {
+        let mut out = Vec::new();
+        record.write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_line_has_the_published_shape() {
+        let record = record();
+        let expected = format!(
+            r#"{{"ts":"2026-11-22T08:00:00.123456Z","event":"request","outcome":"denied","reason":"missing_credential","request_id":"{}","client_ip":"127.0.0.1","http_method":"POST","path":"/mcp","status":401,"bytes_in":120,"bytes_out":84,"duration_ms":3.2,"ended":"complete","source_revision":"r1"}}"#,
+            record.request_id
+        );
+        assert_eq!(line(&record), expected + "\n");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_from_outside_can_break_a_line(agent in proptest::collection::vec(any::<u8>(), 0..2000)) {
+            let mut record = record();
+            record.user_agent = HeaderValue::from_bytes(&agent).ok();
+            let line = line(&record);
+            prop_assert!(line.len() < 4 * MAX_TEXT);
+            prop_assert_eq!(line.chars().filter(|char| char.is_control() || *char == '\u{2028}').count(), 1);
+            prop_assert!(serde_json::from_str::<serde_json::Value>(&line).is_ok());
+        }
+    }
+}

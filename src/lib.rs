@@ -1,0 +1,10 @@
+//! patgate: an authentication sidecar that puts a lock on any MCP server.
+//!
+//! The floors, from the ground up; imports run downward only, and a test holds them to it:
+//! `document`, `token`, `config`, `access`, `source` and `audit`, `proxy`, `server`, `cli`.
+
+pub mod access;
+pub mod audit;
+pub mod document;
+pub mod token;
+pub mod verdict;

@@ -1,0 +1,131 @@
+//! The SHA-256 of a token: what is stored, looked up and compared instead of the token.
+
+use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::str::FromStr;
+
+use sha2::{Digest, Sha256};
+
+/// SHA-256 of a token's bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TokenDigest([u8; 32]);
+
+impl TokenDigest {
+    /// Digests a token.
+    pub fn of(token: &str) -> Self {
+        Self(Sha256::digest(token.as_bytes()).into())
+    }
+}
+
+/// Written as in the token file: `sha256:` and 64 lower-case hexadecimal digits.
+impl fmt::Display for TokenDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sha256:")?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// A digest opens nothing, yet it identifies a token: logs show only its first two bytes.
+impl fmt::Debug for TokenDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TokenDigest({:02x}{:02x}…)", self.0[0], self.0[1])
+    }
+}
+
+/// Why a text is not a digest. It never repeats the text, which may be a token put in the wrong place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DigestError {
+    /// Something else than `sha256:…`.
+    #[error("not a hash that is known here: write `sha256:` and the 64 hexadecimal digits of the token's SHA-256")]
+    Scheme,
+    /// `sha256:` with too few or too many digits, or with other characters.
+    #[error("{0} characters after `sha256:`: write exactly 64 hexadecimal digits")]
+    Hex(usize),
+}
+
+impl FromStr for TokenDigest {
+    type Err = DigestError;
+
+    fn from_str(text: &str) -> Result<Self, DigestError> {
+        let hex = text.strip_prefix("sha256:").ok_or(DigestError::Scheme)?;
+        let wrong = DigestError::Hex(hex.chars().count());
+        let mut digest = [0; 32];
+        let (pairs, rest) = hex.as_bytes().as_chunks::<2>();
+        if pairs.len() != digest.len() || !rest.is_empty() {
+            return Err(wrong);
+        }
+        for (byte, [high, low]) in digest.iter_mut().zip(pairs) {
+            *byte = hex_value(*high).zip(hex_value(*low)).map(|(high, low)| high << 4 | low).ok_or(wrong)?;
+        }
+        Ok(Self(digest))
+    }
+}
+
+fn hex_value(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+}
+
+// --- Hashing --------------------------------------------------------------------------------
+
+/// Takes eight bytes of a digest as they are: SHA-256 is uniform, so hashing it again buys nothing.
+///
+/// An attacker cannot aim at a bucket, for that takes tokens whose SHA-256 is chosen, and only
+/// digests in the operator's list are stored.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DigestHasher(u64);
+
+/// Builds [`DigestHasher`]s for a hash table keyed by [`TokenDigest`].
+pub type BuildDigestHasher = BuildHasherDefault<DigestHasher>;
+
+impl Hasher for DigestHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk::<8>() {
+            self.0 = u64::from_ne_bytes(*first);
+        }
+    }
+
+    /// The length that an array writes before its elements says nothing here.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn known_answer() {
+        // the one-block test vector of FIPS 180-4
+        assert_eq!(
+            TokenDigest::of("abc").to_string(),
+            "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+    }
+
+    #[test]
+    fn a_token_in_the_place_of_its_hash_is_not_repeated() {
+        let error = "mcp_pat_secret".parse::<TokenDigest>().unwrap_err();
+        assert!(!error.to_string().contains("secret"));
+        assert_eq!("sha256:é".parse::<TokenDigest>(), Err(DigestError::Hex(1)));
+    }
+
+    proptest! {
+        #[test]
+        fn text_and_digest_are_one_to_one(token in ".*") {
+            let digest = TokenDigest::of(&token);
+            prop_assert_eq!(digest.to_string().parse(), Ok(digest));
+            prop_assert_eq!(digest.to_string().to_uppercase().replace("SHA256", "sha256").parse(), Ok(digest));
+        }
+
+        #[test]
+        fn any_text_is_read_without_panic(text in ".*") {
+            let _ = text.parse::<TokenDigest>();
+            let _ = format!("sha256:{text}").parse::<TokenDigest>();
+        }
+    }
+}

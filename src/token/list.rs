@@ -1,0 +1,376 @@
+//! The token list: who holds which token, as the token file and its JSON twin say it.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use super::digest::TokenDigest;
+use crate::document::{Document, Problems, Table};
+
+/// What logs, listings and revocation call a token: never secret, safe in a header and a file name.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TokenId(Box<str>);
+
+impl TokenId {
+    /// Reads an id: 1 to 64 letters, digits, `-`, `_` and `.`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let fits = (1..=64).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        if fits {
+            Ok(Self(text.into()))
+        } else {
+            Err("not a token id: write 1 to 64 letters, digits, `-`, `_` or `.`".to_owned())
+        }
+    }
+
+    /// An id that was just drawn from base62.
+    pub(super) fn minted(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TokenId({})", self.0)
+    }
+}
+
+/// A scope-token of RFC 6749 section 3.3, such as `mcp:read`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Scope(Box<str>);
+
+impl Scope {
+    /// Reads a scope.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let fits = !text.is_empty() && text.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5B | 0x5D..=0x7E));
+        if fits {
+            Ok(Self(text.into()))
+        } else {
+            Err(format!("{text:?} is not a scope: write printable ASCII without spaces, quotes and backslashes"))
+        }
+    }
+
+    /// The scope as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A token as the list has it: everything but the secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenRecord {
+    /// Its public name in logs and commands.
+    pub id: TokenId,
+    /// The SHA-256 of the secret.
+    pub digest: TokenDigest,
+    /// The id of the user whom it stands for.
+    pub user: Box<str>,
+    /// What its owner calls it.
+    pub name: Option<Box<str>>,
+    /// What it may do at most; `None` is all that its user may.
+    pub scopes: Option<Vec<Scope>>,
+    /// When it was made.
+    pub created_at: Option<Timestamp>,
+    /// From when on it is good.
+    pub not_before: Option<Timestamp>,
+    /// The first moment at which it is dead; `None` is never.
+    pub expires_at: Option<Timestamp>,
+    /// Since when it is revoked.
+    pub revoked_at: Option<Timestamp>,
+    /// Why, for people.
+    pub revoked_reason: Option<Box<str>>,
+}
+
+/// Whether a user may come in at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Her tokens work.
+    Active,
+    /// None of her tokens works.
+    Suspended,
+}
+
+/// A person or a service that holds tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// Whom the upstream sees.
+    pub id: Box<str>,
+    /// Her address.
+    pub email: Option<Box<str>>,
+    /// Her full name.
+    pub name: Option<Box<str>>,
+    /// The organisation she belongs to.
+    pub org: Option<Box<str>>,
+    /// The names of her roles.
+    pub roles: Vec<Box<str>>,
+    /// Active or suspended.
+    pub status: Status,
+}
+
+/// A named set of scopes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Role {
+    /// What holders of the role may do.
+    pub scopes: Vec<Scope>,
+}
+
+/// A whole list, checked in itself: ids and hashes occur once, every text can be shown and sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenList {
+    /// All tokens, dead ones too.
+    pub tokens: Vec<TokenRecord>,
+    /// All users; `None` where the list has no such table, and every user is taken as it stands.
+    pub users: Option<Vec<User>>,
+    /// What roles grant; `None` where the list has no such table, and scopes stand as they are.
+    pub roles: Option<HashMap<Box<str>, Role>>,
+}
+
+impl TokenList {
+    /// Reads the TOML of a token file. `file` is named in messages only.
+    ///
+    /// # Errors
+    /// Every mistake in it, with line and column.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, Problems> {
+        let document = Document::parse(file, text)?;
+        let list = Self::read(&document.root());
+        document.finish()?;
+        Ok(list)
+    }
+
+    /// Mistakes go to the document; what is returned counts only when there are none.
+    fn read(root: &Table<'_>) -> Self {
+        let mut ids = HashSet::new();
+        let mut digests = HashSet::new();
+        let mut tokens = Vec::new();
+        for table in root.tables("tokens").unwrap_or_default() {
+            let record = read_token(&table);
+            table.done();
+            let Some(record) = record else { continue };
+            if !ids.insert(record.id.clone()) {
+                table.problem("id", format!("`{}` occurs twice: give each token an id of its own", record.id));
+            }
+            if !digests.insert(record.digest) {
+                table.problem("hash", "occurs twice: two records cannot stand for one token");
+            }
+            tokens.push(record);
+        }
+        let users = root.tables("users").map(|tables| read_users(&tables));
+        let roles = root.table("roles").map(|table| read_roles(&table));
+        root.done();
+        Self { tokens, users, roles }
+    }
+}
+
+fn read_token(table: &Table<'_>) -> Option<TokenRecord> {
+    let id = table.required("id").and_then(|text| TokenId::parse(text).map_err(|why| table.problem("id", why)).ok());
+    let digest = table
+        .required("hash")
+        .and_then(|text| text.parse::<TokenDigest>().map_err(|why| table.problem("hash", why.to_string())).ok());
+    let user = required_text(table, "user");
+    Some(TokenRecord {
+        name: text(table, "name"),
+        scopes: scopes(table),
+        created_at: table.timestamp("created_at"),
+        not_before: table.timestamp("not_before"),
+        expires_at: table.timestamp("expires_at"),
+        revoked_at: table.timestamp("revoked_at"),
+        revoked_reason: text(table, "revoked_reason"),
+        id: id?,
+        digest: digest?,
+        user: user?,
+    })
+}
+
+fn read_users(tables: &[Table<'_>]) -> Vec<User> {
+    let mut ids = HashSet::new();
+    let mut users = Vec::new();
+    for table in tables {
+        let id = required_text(table, "id");
+        let user = User {
+            email: text(table, "email"),
+            name: text(table, "name"),
+            org: text(table, "org"),
+            roles: table.strings("roles").unwrap_or_default().into_iter().map(Into::into).collect(),
+            status: table.parsed("status", status).unwrap_or(Status::Active),
+            id: id.unwrap_or_default(),
+        };
+        for role in &user.roles {
+            role_name(role).unwrap_or_else(|why| table.problem("roles", why));
+        }
+        table.done();
+        if !ids.insert(user.id.clone()) {
+            table.problem("id", format!("`{}` occurs twice: list each user once", user.id));
+        }
+        users.push(user);
+    }
+    users
+}
+
+fn read_roles(table: &Table<'_>) -> HashMap<Box<str>, Role> {
+    let mut roles = HashMap::new();
+    for (name, role) in table.named_tables() {
+        role_name(name).unwrap_or_else(|why| role.problem("", why));
+        roles.insert(name.into(), Role { scopes: scopes(&role).unwrap_or_default() });
+        role.done();
+    }
+    roles
+}
+
+// --- The values -----------------------------------------------------------------------------
+
+fn status(text: &str) -> Result<Status, String> {
+    match text {
+        "active" => Ok(Status::Active),
+        "suspended" => Ok(Status::Suspended),
+        _ => Err(format!("{text:?} is not a status: write \"active\" or \"suspended\"")),
+    }
+}
+
+fn role_name(text: &str) -> Result<(), String> {
+    let fits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',');
+    if fits { Ok(()) } else { Err(format!("{text:?} is not a role: write printable ASCII without spaces and commas")) }
+}
+
+fn scopes(table: &Table<'_>) -> Option<Vec<Scope>> {
+    let texts = table.strings("scopes")?;
+    let read = |text| Scope::parse(text).map_err(|why| table.problem("scopes", why)).ok();
+    Some(texts.into_iter().filter_map(read).collect())
+}
+
+fn required_text(table: &Table<'_>, key: &'static str) -> Option<Box<str>> {
+    let value = table.required(key)?;
+    if value.is_empty() {
+        table.problem(key, "empty: this key is required");
+        return None;
+    }
+    plain(table, key, value)
+}
+
+fn text(table: &Table<'_>, key: &'static str) -> Option<Box<str>> {
+    plain(table, key, table.string(key)?)
+}
+
+/// Texts end up in header values and terminals, so control characters are refused at the door.
+fn plain(table: &Table<'_>, key: &'static str, value: &str) -> Option<Box<str>> {
+    if value.chars().any(char::is_control) {
+        table.problem(key, "holds a control character, such as a line break: write it in one plain line");
+        return None;
+    }
+    if value.len() > 1024 {
+        table.problem(key, format!("{} bytes long: write 1024 at most", value.len()));
+        return None;
+    }
+    Some(value.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HASH: &str = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+    fn problems(text: &str) -> Vec<String> {
+        let error = TokenList::parse(Path::new("t.toml"), text).expect_err("must be refused");
+        error.0.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_full_list_is_read() {
+        let text = format!(
+            r#"
+            [[tokens]]
+            id = "k3V9mQ2xTa"
+            hash = "{HASH}"
+            user = "alice"
+            name = "Claude Code on laptop"
+            scopes = ["mcp:read"]
+            created_at = 2026-11-22T08:00:00Z
+            expires_at = 2027-02-20T08:00:00Z
+
+            [[users]]
+            id = "alice"
+            email = "alice@example.com"
+            name = "Alice Doe"
+            org = "acme"
+            roles = ["developer"]
+            status = "suspended"
+
+            [roles.developer]
+            scopes = ["mcp:read", "mcp:write"]
+            "#
+        );
+        let list = TokenList::parse(Path::new("t.toml"), &text).unwrap();
+        let token = &list.tokens[0];
+        assert_eq!((token.id.as_str(), &*token.user), ("k3V9mQ2xTa", "alice"));
+        assert_eq!(token.digest, TokenDigest::of("abc"));
+        assert_eq!(token.expires_at.unwrap().to_string(), "2027-02-20T08:00:00Z");
+        assert_eq!(list.users.unwrap()[0].status, Status::Suspended);
+        assert_eq!(list.roles.unwrap()["developer"].scopes.len(), 2);
+    }
+
+    #[test]
+    fn an_empty_list_knows_nobody() {
+        assert_eq!(TokenList::parse(Path::new("t.toml"), "").unwrap(), TokenList::default());
+    }
+
+    #[test]
+    fn every_mistake_is_named_at_once() {
+        let text = format!(
+            "[[tokens]]\nid = \"a b\"\nhash = \"{HASH}\"\nuser = \"x\"\n\
+             [[tokens]]\nid = \"a\"\nhash = \"mcp_pat_x\"\nuser = \"al\\nice\"\nexpire_at = 2027-02-20T08:00:00Z\n\
+             [[users]]\nname = \"Nobody\"\nstatus = \"asleep\"\n"
+        );
+        let found = problems(&text).join("\n");
+        for expected in [
+            "t.toml:2:6: tokens[0].id: not a token id",
+            "t.toml:7:8: tokens[1].hash: not a hash that is known here",
+            "t.toml:8:8: tokens[1].user: holds a control character",
+            "users[0].id: missing",
+            "users[0].status: \"asleep\" is not a status",
+        ] {
+            assert!(found.contains(expected), "{expected} not in:\n{found}");
+        }
+        assert!(!found.contains("mcp_pat_x"), "{found}");
+    }
+
+    #[test]
+    fn a_misspelt_expiry_is_refused_rather_than_ignored() {
+        let text = format!("[[tokens]]\nid = \"a\"\nhash = \"{HASH}\"\nuser = \"x\"\nexpire_at = 2027-02-20T08:00:00Z\n");
+        assert_eq!(problems(&text), ["t.toml:5:1: tokens[0].expire_at: unknown key: did you mean `expires_at`?"]);
+    }
+
+    #[test]
+    fn twins_are_refused() {
+        let text = format!("[[tokens]]\nid = \"a\"\nhash = \"{HASH}\"\nuser = \"x\"\n").repeat(2);
+        let found = problems(&text).join("\n");
+        assert!(found.contains("tokens[1].id: `a` occurs twice") && found.contains("tokens[1].hash: occurs twice"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_without_panic(text in "([a-z\\[\\]=\"\n .:0-9]|\\[\\[tokens\\]\\]\n|id = |hash = |user = ){0,60}") {
+            let _ = TokenList::parse(Path::new("t.toml"), &text);
+        }
+    }
+}

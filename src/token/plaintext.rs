@@ -1,0 +1,223 @@
+//! The secret itself: how it is minted, how its checksum is told, and nowhere else to be seen.
+//!
+//! A minted token reads `<prefix><id, 10 base62>_<secret, 32 base62><checksum, 6 base62>`. The
+//! checksum is the CRC-32 (ISO-HDLC, the one of zlib) of all characters before it, written in
+//! base62 with the digits `0-9A-Za-z`, most significant first, padded with `0` on the left. It
+//! lets a scanner tell a token from noise, and lets the server refuse noise without a look-up.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+use super::digest::TokenDigest;
+use super::list::TokenId;
+
+const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+const ID_LENGTH: usize = 10;
+const SECRET_LENGTH: usize = 32;
+const CHECKSUM_LENGTH: usize = 6;
+
+/// A token in plain text. Its `Debug` is redacted, it has no `Display`, and it is wiped when dropped.
+pub struct Token(Zeroizing<String>);
+
+impl Token {
+    /// Takes a token that somebody sent or typed.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(Zeroizing::new(text.into()))
+    }
+
+    /// The secret, for the one place that prints a new token and the ones that digest it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Its SHA-256.
+    pub fn digest(&self) -> TokenDigest {
+        TokenDigest::of(&self.0)
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(redacted)")
+    }
+}
+
+/// A new token and the id that it carries.
+#[derive(Debug)]
+pub struct Minted {
+    /// The part that is not secret.
+    pub id: TokenId,
+    /// The whole token, to be shown once.
+    pub token: Token,
+}
+
+/// What the checksum of a token says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checksum {
+    /// Not of our making: no checksum to look at.
+    Foreign,
+    /// Ours and whole.
+    Good,
+    /// It has our prefix, and was cut, mistyped or made up.
+    Bad,
+}
+
+/// The recognisable beginning of tokens minted here, such as `mcp_pat_`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prefix(Box<str>);
+
+impl Prefix {
+    /// Reads a prefix: 2 to 32 letters, digits and `_`, the last of them `_`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let fits = (2..=32).contains(&text.len())
+            && text.ends_with('_')
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if fits {
+            Ok(Self(text.into()))
+        } else {
+            Err(format!("`{text}` cannot be a prefix: write 2 to 32 letters, digits and `_`, ending in `_`"))
+        }
+    }
+
+    /// The prefix as it is written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Makes a new token from the operating system's random numbers: 190 bits in the secret.
+    ///
+    /// # Errors
+    /// The system has no random numbers to give.
+    pub fn mint(&self) -> Result<Minted, getrandom::Error> {
+        let id = random_base62(ID_LENGTH)?;
+        let secret = random_base62(SECRET_LENGTH)?;
+        let body = Zeroizing::new(format!("{}{}_{}", self.0, *id, *secret));
+        let token = Token::new(format!("{}{}", *body, checksum_of(&body)));
+        Ok(Minted { id: TokenId::minted(&id), token })
+    }
+
+    /// Looks at the checksum of a token that has this prefix.
+    pub fn check(&self, token: &str) -> Checksum {
+        let Some(rest) = token.strip_prefix(&*self.0) else { return Checksum::Foreign };
+        let whole = rest.len() == ID_LENGTH + 1 + SECRET_LENGTH + CHECKSUM_LENGTH
+            && rest.bytes().enumerate().all(|(index, byte)| match index {
+                ID_LENGTH => byte == b'_',
+                _ => byte.is_ascii_alphanumeric(),
+            });
+        if whole {
+            // every character is ASCII, so every index is a boundary
+            let (body, checksum) = token.split_at(token.len() - CHECKSUM_LENGTH);
+            if checksum_of(body) == checksum {
+                return Checksum::Good;
+            }
+        }
+        Checksum::Bad
+    }
+}
+
+impl Default for Prefix {
+    fn default() -> Self {
+        Self("mcp_pat_".into())
+    }
+}
+
+fn checksum_of(body: &str) -> Base62<CHECKSUM_LENGTH> {
+    let mut number = crc32fast::hash(body.as_bytes()) as usize;
+    let mut digits = [b'0'; CHECKSUM_LENGTH];
+    for digit in digits.iter_mut().rev() {
+        *digit = BASE62[number % 62];
+        number /= 62;
+    }
+    Base62(digits)
+}
+
+/// A few base62 digits that need no allocation.
+struct Base62<const N: usize>([u8; N]);
+
+impl<const N: usize> PartialEq<&str> for Base62<N> {
+    fn eq(&self, other: &&str) -> bool {
+        self.0 == other.as_bytes()
+    }
+}
+
+impl<const N: usize> fmt::Display for Base62<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|digit| write!(f, "{}", char::from(*digit)))
+    }
+}
+
+/// Uniform digits: a byte is taken when it is below 248 (four times 62), so none is likelier.
+fn random_base62(length: usize) -> Result<Zeroizing<String>, getrandom::Error> {
+    let mut text = Zeroizing::new(String::with_capacity(length));
+    let mut bytes = Zeroizing::new([0_u8; 64]);
+    while text.len() < length {
+        getrandom::fill(bytes.as_mut())?;
+        let fair = bytes.iter().filter(|byte| **byte < 248);
+        let wanted = length - text.len();
+        text.extend(fair.take(wanted).map(|byte| char::from(BASE62[usize::from(byte % 62)])));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The same vectors stand in `docs/tokens.md`; another implementation can check itself by them.
+    #[test]
+    fn published_vectors() {
+        for (body, checksum) in [
+            ("mcp_pat_0000000000_00000000000000000000000000000000", "1rlWjb"),
+            ("mcp_pat_k3V9mQ2xTa_0123456789ABCDEFGHIJKLMNOPQRSTUV", "3Cx6ye"),
+            ("acme_zzzzzzzzzz_zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz", "1zTxqR"),
+        ] {
+            assert_eq!(checksum_of(body).to_string(), checksum, "{body}");
+            let prefix = Prefix::parse(&body[..body.len() - 43]).unwrap();
+            assert_eq!(prefix.check(&format!("{body}{checksum}")), Checksum::Good);
+        }
+    }
+
+    #[test]
+    fn the_secret_is_not_in_debug() {
+        let minted = Prefix::default().mint().unwrap();
+        assert!(!format!("{minted:?}").contains(&minted.token.expose()[19..]));
+    }
+
+    #[test]
+    fn prefixes_that_would_confuse_a_scanner_are_refused() {
+        for text in ["", "_", "mcp", "mcp-pat_", "mcp pat_", "é_", "a_a_a_a_a_a_a_a_a_a_a_a_a_a_a_a_a_"] {
+            assert!(Prefix::parse(text).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_minted_is_good_and_any_changed_character_is_bad(at in 0_usize..49, with in "[0-9A-Za-z_~]") {
+            let prefix = Prefix::default();
+            let minted = prefix.mint().unwrap();
+            let token = minted.token.expose();
+            prop_assert_eq!(token.len(), 57);
+            prop_assert_eq!(prefix.check(token), Checksum::Good);
+            prop_assert_eq!(&token[8..18], minted.id.as_str());
+
+            let mut changed = token.to_owned();
+            changed.replace_range(8 + at..=8 + at, &with);
+            prop_assume!(changed != token);
+            prop_assert_eq!(prefix.check(&changed), Checksum::Bad);
+            prop_assert_eq!(prefix.check(&token[..token.len() - 1]), Checksum::Bad);
+        }
+
+        #[test]
+        fn any_text_is_judged_without_panic(text in ".{0,80}") {
+            let prefix = Prefix::default();
+            prop_assert_ne!(prefix.check(&format!("mcp_pat_{text}")), Checksum::Foreign);
+            prop_assert_ne!(prefix.check(&text), Checksum::Good);
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! The words of a verdict, as the audit record, the metrics and the documentation spell them.
+
+/// How a request was judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It was forwarded.
+    Allowed,
+    /// It was refused for what the client sent.
+    Denied,
+    /// It failed for a trouble that is not the client's.
+    Error,
+}
+
+/// Why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// Nothing spoke against it.
+    Ok,
+    /// No `Authorization` header.
+    MissingCredential,
+    /// An `Authorization` header that cannot be read as one bearer token.
+    MalformedCredential,
+    /// A token that is not in the list.
+    UnknownToken,
+    /// A token with our prefix and a wrong checksum.
+    BadChecksum,
+    /// A token past its expiry.
+    Expired,
+    /// A token before its time.
+    NotYetValid,
+    /// A token that was revoked.
+    Revoked,
+    /// A token of a suspended user.
+    UserSuspended,
+    /// A token of a user who is not listed.
+    UserUnknown,
+    /// A browser's request from an origin that is not allowed.
+    BadOrigin,
+    /// A request that is not understood, or that is not allowed to be understood in two ways.
+    MalformedRequest,
+    /// A method that a proxy in front of MCP has no use for.
+    MethodNotAllowed,
+    /// A head or a body past its limit.
+    TooLarge,
+    /// A browser's preflight, answered here.
+    Preflight,
+    /// A client looking for OAuth, told that there is none.
+    Discovery,
+    /// It cannot be known who holds which token.
+    SourceUnavailable,
+    /// The upstream could not be reached, or broke off.
+    UpstreamUnreachable,
+    /// The upstream answered with something that must not be passed on.
+    UpstreamInvalid,
+    /// The upstream did not answer in time.
+    UpstreamTimeout,
+}
+
+impl Reason {
+    /// The outcome that this reason stands for.
+    pub fn outcome(self) -> Outcome {
+        match self {
+            Self::Ok | Self::Preflight => Outcome::Allowed,
+            Self::SourceUnavailable | Self::UpstreamUnreachable | Self::UpstreamInvalid | Self::UpstreamTimeout => {
+                Outcome::Error
+            }
+            _ => Outcome::Denied,
+        }
+    }
+}
+
+/// How the exchange ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ended {
+    /// The whole answer was handed over.
+    Complete,
+    /// The client left before that.
+    ClientGone,
+    /// The upstream broke off.
+    UpstreamFailed,
+    /// This process was told to stop.
+    Drained,
+}
