@@ -245,18 +245,20 @@ impl<'a> Table<'a> {
 
     /// A list of strings.
     pub fn strings(&self, key: &'static str) -> Option<Vec<&'a str>> {
-        self.typed(key, "a list of strings", |value| value.as_array()?.iter().map(|item| item.get_ref().as_str()).collect())
+        self.typed(key, "a list of strings", |value| {
+            value.as_array()?.iter().map(|item| item.get_ref().as_str()).collect()
+        })
     }
 
     /// A table below this one.
-    pub fn table<'b>(&'b self, key: &'static str) -> Option<Table<'b>> {
+    pub fn table(&self, key: &'static str) -> Option<Table<'_>> {
         let entries = self.typed(key, "a table", DeValue::as_table)?;
         let span = self.entries.get(key).map_or(0..0, Spanned::span);
         Some(Table::new(self.document, entries, span, Name::Key(self, key)))
     }
 
     /// A list of tables, as `[[key]]` writes it.
-    pub fn tables<'b>(&'b self, key: &'static str) -> Option<Vec<Table<'b>>> {
+    pub fn tables(&self, key: &'static str) -> Option<Vec<Table<'_>>> {
         let items = self.typed(key, "a list of tables", DeValue::as_array)?;
         let tables = items.iter().enumerate().map(|(index, item)| {
             let entries = item.get_ref().as_table()?;
@@ -270,13 +272,15 @@ impl<'a> Table<'a> {
     }
 
     /// The tables below this one whose names are the writer's own, such as `[roles.developer]`.
-    pub fn named_tables<'b>(&'b self) -> Vec<(&'b str, Table<'b>)> {
+    pub fn named_tables(&self) -> Vec<(&str, Table<'_>)> {
         let mut tables = Vec::new();
         for (key, value) in self.entries {
             self.found.set(self.found.get() + 1);
             let name: &str = key.get_ref();
             match value.get_ref().as_table() {
-                Some(entries) => tables.push((name, Table::new(self.document, entries, value.span(), Name::Key(self, name)))),
+                Some(entries) => {
+                    tables.push((name, Table::new(self.document, entries, value.span(), Name::Key(self, name))));
+                }
                 None => self.problem(name, format!("{} where a table belongs", described(value.get_ref()))),
             }
         }
@@ -383,7 +387,7 @@ mod tests {
         assert_eq!(found.len(), 1);
         for text in ["at = 2027-01-31T00:00:00Z", "at = \"2027-01-31T01:00:00+01:00\""] {
             let found = problems_of(text, |root| {
-                assert_eq!(root.timestamp("at").map(|at| at.as_second()), Some(1_801_353_600));
+                assert_eq!(root.timestamp("at").map(jiff::Timestamp::as_second), Some(1_801_353_600));
             });
             assert_eq!(found, [""; 0]);
         }

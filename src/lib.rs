@@ -5,6 +5,11 @@
 
 pub mod access;
 pub mod audit;
+pub mod cli;
+pub mod config;
 pub mod document;
+pub mod proxy;
+pub mod server;
+pub mod source;
 pub mod token;
 pub mod verdict;

@@ -31,7 +31,7 @@ pub struct Policy {
 pub struct Directory {
     policy: Policy,
     generation: Generation,
-    revision: Box<str>,
+    revision: Arc<str>,
     known: Option<Known>,
 }
 
@@ -89,12 +89,12 @@ impl Directory {
     }
 
     /// The state of the source that this directory was built from.
-    pub fn revision(&self) -> &str {
+    pub fn revision(&self) -> &Arc<str> {
         &self.revision
     }
 
     /// How many tokens it knows, dead ones too; `None` while it knows nothing.
-    pub fn len(&self) -> Option<usize> {
+    pub fn token_count(&self) -> Option<usize> {
         self.known.as_ref().map(|known| known.tokens.len())
     }
 }

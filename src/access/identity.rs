@@ -4,7 +4,6 @@
 //! ASCII is sent as it stands; any other is sent as an encoded-word of RFC 2047
 //! (`=?UTF-8?B?…?=`), and so is one that could be mistaken for such a word.
 
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderName, HeaderValue};

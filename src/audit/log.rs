@@ -1,13 +1,13 @@
 //! Where records go: a bounded queue, and a thread of its own that writes them in batches.
 //!
-//! A request only pushes a pointer. When the destination blocks or fails, the queue fills up, and
+//! A request only pushes its record. When the destination blocks or fails, the queue fills up, and
 //! what no longer fits is counted as lost; a request never waits for it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -57,7 +57,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Queue {
-    records: Vec<Box<AuditRecord>>,
+    records: Vec<AuditRecord>,
     closed: bool,
 }
 
@@ -129,7 +129,7 @@ impl AuditLog {
         self.shared.draining.load(Ordering::Relaxed)
     }
 
-    pub(super) fn submit(&self, record: Box<AuditRecord>) {
+    pub(super) fn submit(&self, record: AuditRecord) {
         let mut queue = self.shared.lock();
         if queue.closed || queue.records.len() >= self.shared.capacity {
             drop(queue);
@@ -210,6 +210,6 @@ impl Writer {
     }
 }
 
-fn open_file(path: &PathBuf) -> io::Result<File> {
+fn open_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }

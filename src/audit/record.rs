@@ -172,7 +172,8 @@ impl Serialize for Micros {
 /// Text from outside: cut to a bound, and rid of all that could end a line or steer a terminal.
 fn shown(text: &[u8]) -> Cow<'_, str> {
     let text = String::from_utf8_lossy(text.get(..MAX_TEXT).unwrap_or(text));
-    let harmless = |char: char| !char.is_control() && !matches!(char, '\u{200e}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let harmless =
+        |char: char| !char.is_control() && !matches!(char, '\u{200e}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     if text.chars().all(harmless) {
         return text;
     }
@@ -185,14 +186,20 @@ fn shown(text: &[u8]) -> Cow<'_, str> {
 /// first, and so exactly once on every path.
 #[derive(Debug)]
 pub struct OpenRecord {
-    record: Option<Box<AuditRecord>>,
+    record: Option<AuditRecord>,
+    request_id: RequestId,
     started: Instant,
     log: AuditLog,
 }
 
 impl OpenRecord {
     pub(super) fn new(record: AuditRecord, log: AuditLog) -> Self {
-        Self { record: Some(Box::new(record)), started: Instant::now(), log }
+        Self { request_id: record.request_id.clone(), record: Some(record), started: Instant::now(), log }
+    }
+
+    /// The id of the request.
+    pub fn request_id(&self) -> &RequestId {
+        &self.request_id
     }
 
     /// Writes down facts that have become known.

@@ -356,7 +356,8 @@ mod tests {
 
     #[test]
     fn a_misspelt_expiry_is_refused_rather_than_ignored() {
-        let text = format!("[[tokens]]\nid = \"a\"\nhash = \"{HASH}\"\nuser = \"x\"\nexpire_at = 2027-02-20T08:00:00Z\n");
+        let text =
+            format!("[[tokens]]\nid = \"a\"\nhash = \"{HASH}\"\nuser = \"x\"\nexpire_at = 2027-02-20T08:00:00Z\n");
         assert_eq!(problems(&text), ["t.toml:5:1: tokens[0].expire_at: unknown key: did you mean `expires_at`?"]);
     }
 

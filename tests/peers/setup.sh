@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the pinned MCP peers into <repo>/target/peers and copies the scripts of this directory
 # beside them. Needs Node 20 with npm, and Python 3.11. Run again, it installs only what changed.
-set -euo pipefail
+set -Eeuo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 peers=$(cd "$here/../.." && pwd)/target/peers
@@ -15,14 +15,18 @@ is_current() { [ "$(cat "$peers/.$1.stamp" 2>/dev/null)" = "$(checksum "${@:2}")
 mark_current() { checksum "${@:2}" > "$peers/.$1.stamp"; }
 
 install_npm() {
+  local version
+  rm -f "$peers/.npm.stamp"
   say "installing npm packages (Node $(node --version), npm $(npm --version))"
   cp "$here/package.json" "$here/package-lock.json" "$peers/"
   # The packages are meant for the Node 22 among them: the Node that runs npm here may be older.
   (cd "$peers" && npm ci --no-audit --no-fund --loglevel=error >&2)
-  say "Node for the peers: $("$peers/node_modules/.bin/node" --version)"
+  version=$("$peers/node_modules/.bin/node" --version)
+  say "Node for the peers: $version"
 }
 
 install_python() {
+  rm -f "$peers/.python.stamp"
   say "installing Python packages ($(python3 --version))"
   python3 -m venv --clear "$peers/venv"
   "$peers/venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$here/requirements.txt" >&2

@@ -30,8 +30,8 @@ if (token && origin) {
       : request(url, options);
 
   const httpRequest = http.request;
-  http.request = (options, callback) => {
+  http.request = (options, ...rest) => {
     const isOurs = `http://${options.hostname}:${options.port}` === origin;
-    return httpRequest(isOurs ? { ...options, headers: { ...options.headers, authorization } } : options, callback);
+    return httpRequest(isOurs ? { ...options, headers: { ...options.headers, authorization } } : options, ...rest);
   };
 }

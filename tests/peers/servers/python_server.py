@@ -26,7 +26,10 @@ def echo(text: str) -> str:
 def whoami(ctx: Context) -> str:
     """The X-Auth-* headers of this request as JSON, and whether an Authorization header came too."""
     headers = ctx.headers or {}
-    identity = {name.lower(): value for name, value in headers.items() if name.lower().startswith("x-auth-")}
+    identity: dict[str, str] = {}
+    for name, value in headers.items():  # a header sent twice comes twice
+        if name.lower().startswith("x-auth-"):
+            identity[name.lower()] = ", ".join(filter(None, [identity.get(name.lower()), value]))
     seen = any(name.lower() == "authorization" for name in headers)
     return json.dumps({"headers": identity, "authorization": seen}, sort_keys=True)
 

@@ -1,0 +1,111 @@
+//! The commands. Exit codes: 0 done, 1 a negative answer or a failure, 2 wrong usage or configuration.
+
+mod check;
+mod demo;
+mod diagnostics;
+mod serve;
+mod token;
+
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Overrides;
+use crate::document::Problems;
+
+/// An authentication sidecar that puts a lock on any MCP server.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Try it: a small MCP server, a fresh token and the proxy in front, in one process
+    Demo(demo::Arguments),
+    /// Stand in front of an MCP server and let in only callers with a valid token
+    Serve(Settings),
+    /// Report every mistake in the configuration and the token file; start nothing
+    Check(Settings),
+    /// Make tokens
+    #[command(subcommand)]
+    Token(token::Command),
+}
+
+/// The settings that stand above the configuration file.
+#[derive(Args, Debug)]
+struct Settings {
+    /// The configuration file (TOML)
+    #[arg(long, value_name = "FILE", env = "PATGATE_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where to listen: host:port or unix:/path [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS", env = "PATGATE_LISTEN")]
+    listen: Option<String>,
+    /// The MCP server: http://host:port, https://host or unix:/path, with a path prefix at most
+    #[arg(long, value_name = "URL", env = "PATGATE_UPSTREAM")]
+    upstream: Option<String>,
+    /// The token file
+    #[arg(long, value_name = "FILE", env = "PATGATE_TOKENS")]
+    tokens: Option<String>,
+    /// Where to tell of health: host:port or unix:/path, or `off` [default: 127.0.0.1:9090]
+    #[arg(long, value_name = "ADDRESS", env = "PATGATE_ADMIN")]
+    admin: Option<String>,
+}
+
+impl From<Settings> for Overrides {
+    fn from(settings: Settings) -> Self {
+        let Settings { config, listen, upstream, tokens, admin } = settings;
+        Self { config, listen, upstream, tokens, admin }
+    }
+}
+
+impl Cli {
+    /// Runs the command.
+    pub fn run(self) -> ExitCode {
+        let done = match self.command {
+            Command::Demo(arguments) => demo::run(&arguments),
+            Command::Serve(settings) => serve::run(&settings.into()),
+            Command::Check(settings) => check::run(&settings.into()),
+            Command::Token(command) => token::run(command),
+        };
+        match done {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(exit) => {
+                let bold = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
+                for line in exit.message.lines() {
+                    anstream::eprintln!("{bold}error:{bold:#} {line}");
+                }
+                ExitCode::from(exit.code)
+            }
+        }
+    }
+}
+
+/// An end that is no success: what to tell the person, and the exit code.
+#[derive(Debug)]
+struct Exit {
+    code: u8,
+    message: String,
+}
+
+impl Exit {
+    /// Something failed or was answered with no.
+    fn failure(message: impl Display) -> Self {
+        Self { code: 1, message: format!("{message}") }
+    }
+
+    /// The command or the configuration is wrong.
+    fn usage(message: impl Display) -> Self {
+        Self { code: 2, message: format!("{message}") }
+    }
+}
+
+impl From<Problems> for Exit {
+    fn from(problems: Problems) -> Self {
+        Self::usage(problems)
+    }
+}

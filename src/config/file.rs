@@ -1,0 +1,323 @@
+//! The keys of the configuration file, each with its default, in the order of the documentation.
+
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+
+use super::units::{duration, size};
+use super::{Config, Overrides};
+use crate::access::{IdentityHeaders, Policy};
+use crate::audit::{self, Destination};
+use crate::document::{Problem, Table};
+use crate::proxy::{self, Address, AllowedHosts, AllowedOrigins, UpstreamParams, UpstreamTls};
+use crate::server::{self, Limits, ListenAddress, ListenerTls};
+use crate::source;
+use crate::token::Prefix;
+
+const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
+const DEFAULT_ADMIN: &str = "127.0.0.1:9090";
+
+/// Mistakes in the file go to its document, others to `outside`.
+struct Reader<'r> {
+    root: &'r Table<'r>,
+    base: &'r Path,
+    overrides: &'r Overrides,
+    outside: &'r mut Vec<Problem>,
+}
+
+/// Reads everything; the result counts only if no mistake was reported.
+pub(super) fn read(root: &Table<'_>, path: &Path, overrides: &Overrides, outside: &mut Vec<Problem>) -> Option<Config> {
+    let base = path.parent().unwrap_or(Path::new(""));
+    Reader { root, base, overrides, outside }.config()
+}
+
+/// Reads what concerns tokens and nothing else.
+pub(super) fn read_tokens(
+    root: &Table<'_>,
+    path: &Path,
+    overrides: &Overrides,
+    outside: &mut Vec<Problem>,
+) -> (Option<source::Params>, Policy) {
+    let base = path.parent().unwrap_or(Path::new(""));
+    Reader { root, base, overrides, outside }.tokens()
+}
+
+impl Reader<'_> {
+    fn config(&mut self) -> Option<Config> {
+        let (root, overrides) = (self.root, self.overrides);
+        let listen = self.setting("listen", overrides.listen.as_deref(), Some(DEFAULT_LISTEN), str::parse);
+        let upstream = self.setting("upstream", overrides.upstream.as_deref(), None, |text| {
+            text.parse::<Address>().map_err(|error| error.to_string())
+        });
+        let admin = self.setting("admin", overrides.admin.as_deref(), Some(DEFAULT_ADMIN), |text| match text {
+            "off" => Ok(None),
+            address => address.parse::<ListenAddress>().map(Some),
+        });
+        let workers = root.number("workers", 1..=1024).and_then(|workers| usize::try_from(workers).ok());
+        let upstream_host = root.parsed("upstream_host", |text| {
+            HeaderValue::from_str(text).map_err(|_| "not a host: write host:port as the upstream expects it".to_owned())
+        });
+        let allowed_origins = self.list("allowed_origins", |texts| AllowedOrigins::parse(texts));
+        let allowed_hosts = self.list("allowed_hosts", |texts| AllowedHosts::parse(texts));
+        let tls = self.listener_tls();
+        let upstream_tls = self.upstream_tls(upstream.as_ref());
+        let (source, policy) = self.tokens();
+        let audit = self.audit();
+        let timeouts = self.timeouts();
+        let (limits, body_limit, idle_connections) = self.limits(&timeouts);
+        root.done();
+
+        let (source, upstream) = (source?, upstream?);
+        Some(Config {
+            server: server::Params {
+                listen: listen?,
+                tls,
+                workers: workers.unwrap_or_else(cores),
+                limits,
+                drain_timeout: timeouts.drain,
+            },
+            admin: admin?,
+            proxy: proxy::Params {
+                upstream: UpstreamParams {
+                    address: upstream,
+                    tls: upstream_tls,
+                    connect_timeout: timeouts.upstream_connect,
+                    head_timeout: timeouts.upstream_head,
+                    idle_timeout: timeouts.upstream_idle,
+                    idle_connections,
+                },
+                upstream_host,
+                identity: policy.identity.clone(),
+                allowed_origins: allowed_origins.unwrap_or_default(),
+                allowed_hosts: allowed_hosts.unwrap_or_default(),
+                body_limit,
+            },
+            source,
+            policy,
+            audit,
+        })
+    }
+
+    /// A setting that flags and environment can override; `None` after a mistake.
+    fn setting<T>(
+        &mut self,
+        key: &'static str,
+        override_: Option<&str>,
+        default: Option<&str>,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let in_file = self.root.string(key);
+        if let Some(text) = override_ {
+            return parse(text).map_err(|why| self.outside(key, why)).ok();
+        }
+        if let Some(text) = in_file {
+            return parse(text).map_err(|why| self.root.problem(key, why)).ok();
+        }
+        match default {
+            Some(text) => parse(text).map_err(|why| self.outside(key, why)).ok(),
+            None => {
+                self.outside(key, "missing: give the flag, or set the key in a configuration file".to_owned());
+                None
+            }
+        }
+    }
+
+    /// Reports a mistake that stands in no file.
+    fn outside(&mut self, key: &str, message: String) {
+        let variable = key.to_ascii_uppercase();
+        self.outside.push(Problem::outside(format!("{key} (--{key}, PATGATE_{variable})"), message));
+    }
+
+    /// Paths in the file are relative to it.
+    fn path(&self, text: &str) -> PathBuf {
+        self.base.join(text)
+    }
+
+    fn list<T>(&self, key: &'static str, parse: impl Fn(Vec<&str>) -> Result<T, String>) -> Option<T> {
+        let texts = self.root.strings(key)?;
+        parse(texts).map_err(|why| self.root.problem(key, why)).ok()
+    }
+
+    fn listener_tls(&self) -> Option<ListenerTls> {
+        let table = self.root.table("tls")?;
+        let (certificate, key) = (table.required("cert"), table.required("key"));
+        table.done();
+        let loaded = ListenerTls::load(&self.path(certificate?), &self.path(key?));
+        loaded.map_err(|error| table.problem("cert", error.to_string())).ok()
+    }
+
+    fn upstream_tls(&self, upstream: Option<&Address>) -> Option<UpstreamTls> {
+        let table = self.root.table("upstream_tls");
+        let ca = table.as_ref().and_then(|table| table.string("ca")).map(|text| self.path(text));
+        if let Some(table) = &table {
+            table.done();
+        }
+        if !upstream?.is_secure() {
+            return None;
+        }
+        let trust = UpstreamTls::new(ca.as_deref());
+        trust
+            .map_err(|error| match &table {
+                Some(table) => table.problem("ca", error.to_string()),
+                None => self.root.problem("upstream", format!("no certificate authorities in this system: {error}")),
+            })
+            .ok()
+    }
+
+    fn tokens(&mut self) -> (Option<source::Params>, Policy) {
+        let table = self.root.table("tokens");
+        let table = table.as_ref();
+        let in_file = table.and_then(|table| table.string("file")).map(|text| self.path(text));
+        let path = self.overrides.tokens.as_ref().map(PathBuf::from).or(in_file);
+        if path.is_none() {
+            let message = "missing: name the token file, by --tokens, PATGATE_TOKENS or this key";
+            self.outside.push(Problem::outside("tokens.file", message));
+        }
+        let poll = table.and_then(|table| table.parsed("poll", duration)).unwrap_or(Duration::from_secs(5));
+        let prefix = table.and_then(|table| table.parsed("prefix", Prefix::parse)).unwrap_or_default();
+        if let Some(table) = table {
+            table.done();
+        }
+        let policy = Policy { prefix, identity: self.identity() };
+        (path.map(|path| source::Params { path, poll }), policy)
+    }
+
+    fn identity(&self) -> IdentityHeaders {
+        let mut headers = IdentityHeaders::default();
+        let Some(table) = self.root.table("identity") else { return headers };
+        for (key, header) in [
+            ("user", &mut headers.user),
+            ("email", &mut headers.email),
+            ("name", &mut headers.name),
+            ("org", &mut headers.org),
+            ("roles", &mut headers.roles),
+            ("scopes", &mut headers.scopes),
+            ("token_id", &mut headers.token_id),
+            ("source", &mut headers.source),
+        ] {
+            if let Some(name) = table.parsed(key, header_name) {
+                *header = name;
+            }
+        }
+        table.done();
+        headers
+    }
+
+    fn audit(&self) -> audit::Params {
+        let table = self.root.table("audit");
+        let table = table.as_ref();
+        let destination = match table.and_then(|table| table.string("path")) {
+            None | Some("-") => Destination::Stdout,
+            Some(path) => Destination::File(self.path(path)),
+        };
+        let queue = table.and_then(|table| table.number("queue", 1..=10_000_000));
+        if let Some(table) = table {
+            table.done();
+        }
+        audit::Params { destination, queue: queue.and_then(|queue| usize::try_from(queue).ok()).unwrap_or(65_536) }
+    }
+
+    fn limits(&self, timeouts: &Timeouts) -> (Limits, u64, usize) {
+        let table = self.root.table("limits");
+        let table = table.as_ref();
+        let bytes = |key, default, least| {
+            let Some(table) = table else { return default };
+            let Some(text) = table.text(key) else { return default };
+            match size(&text) {
+                Ok(size) if size >= least => size,
+                Ok(size) => {
+                    table.problem(key, format!("{size} bytes are too few: write {least} at least"));
+                    default
+                }
+                Err(why) => {
+                    table.problem(key, why);
+                    default
+                }
+            }
+        };
+        let number = |key, default| table.and_then(|table| table.number(key, 1..=1_000_000)).unwrap_or(default);
+        let head = bytes("head", 32 * 1024, 1024);
+        let body = bytes("body", 64 * 1024 * 1024, 1);
+        let headers = number("headers", 100);
+        let streams = number("streams", 128);
+        let idle_connections = number("upstream_idle", 64);
+        if let Some(table) = table {
+            table.done();
+        }
+        let limits = Limits {
+            head: usize::try_from(head).unwrap_or(usize::MAX),
+            headers: usize::try_from(headers).unwrap_or(usize::MAX),
+            streams: u32::try_from(streams).unwrap_or(u32::MAX),
+            handshake_timeout: timeouts.handshake,
+            head_timeout: timeouts.head,
+        };
+        (limits, body, usize::try_from(idle_connections).unwrap_or(usize::MAX))
+    }
+
+    fn timeouts(&self) -> Timeouts {
+        let table = self.root.table("timeouts");
+        let table = table.as_ref();
+        let seconds =
+            |key, default| table.and_then(|table| table.parsed(key, duration)).unwrap_or(Duration::from_secs(default));
+        let timeouts = Timeouts {
+            handshake: seconds("handshake", 10),
+            head: seconds("head", 10),
+            upstream_connect: seconds("upstream_connect", 5),
+            upstream_head: seconds("upstream_head", 300),
+            upstream_idle: seconds("upstream_idle", 4),
+            drain: seconds("drain", 30),
+        };
+        if let Some(table) = table {
+            table.done();
+        }
+        timeouts
+    }
+}
+
+struct Timeouts {
+    handshake: Duration,
+    head: Duration,
+    upstream_connect: Duration,
+    upstream_head: Duration,
+    upstream_idle: Duration,
+    drain: Duration,
+}
+
+/// An empty name leaves the header out.
+fn header_name(text: &str) -> Result<Option<HeaderName>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let name = HeaderName::from_bytes(text.as_bytes()).map_err(|_| {
+        format!("{text:?} is not a header name: write letters, digits and `-`, or \"\" to leave it out")
+    })?;
+    if TAKEN.contains(&name.as_str()) {
+        return Err(format!("`{name}` has a meaning of its own in HTTP: choose another name"));
+    }
+    Ok(Some(name))
+}
+
+/// Headers that an identity must not stand in.
+const TAKEN: [&str; 14] = [
+    "accept",
+    "authorization",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-request-id",
+];
+
+/// As many workers as this process may use cores, by affinity and control group.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}

@@ -1,0 +1,117 @@
+//! The configuration: what flags, environment and file say, checked as a whole and turned into each
+//! component's own settings. Whatever is wrong is reported at once.
+
+mod file;
+mod units;
+
+use std::path::{Path, PathBuf};
+
+use crate::access::Policy;
+use crate::document::{Document, Problem, Problems};
+use crate::token::Prefix;
+use crate::{audit, proxy, server, source};
+
+/// What stands above the file: flags, or else the environment. No secret is ever among them.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// The configuration file.
+    pub config: Option<PathBuf>,
+    /// `listen`
+    pub listen: Option<String>,
+    /// `upstream`
+    pub upstream: Option<String>,
+    /// `tokens.file`
+    pub tokens: Option<String>,
+    /// `admin`
+    pub admin: Option<String>,
+}
+
+/// Where the token commands look when nothing else is said.
+pub const DEFAULT_TOKEN_FILE: &str = "tokens.toml";
+
+/// What the token commands need to know.
+#[derive(Clone, Debug)]
+pub struct TokenSettings {
+    /// The token file.
+    pub file: PathBuf,
+    /// The prefix of new tokens.
+    pub prefix: Prefix,
+}
+
+/// A configuration that can be run.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The listening side.
+    pub server: server::Params,
+    /// Health, on an address of its own; none if turned off.
+    pub admin: Option<server::ListenAddress>,
+    /// The gate and the way to the upstream.
+    pub proxy: proxy::Params,
+    /// Where tokens come from.
+    pub source: source::Params,
+    /// What holds for every token.
+    pub policy: Policy,
+    /// The audit log.
+    pub audit: audit::Params,
+}
+
+impl Config {
+    /// Reads the file, lays the overrides over it and checks everything.
+    ///
+    /// # Errors
+    /// Every mistake, with its place.
+    pub fn load(overrides: &Overrides) -> Result<Self, Problems> {
+        let (path, text) = text_of(overrides)?;
+        let document = Document::parse(path, &text)?;
+        let mut outside = Vec::new();
+        let config = file::read(&document.root(), path, overrides, &mut outside);
+        let inside = document.finish().err().unwrap_or_default();
+        match (config, inside.0.is_empty() && outside.is_empty()) {
+            (Some(config), true) => Ok(config),
+            (_, _) => Err(Problems(inside.0.into_iter().chain(outside).collect())),
+        }
+    }
+}
+
+impl Config {
+    /// Reads only where tokens come from, to judge them even if the rest is wrong.
+    ///
+    /// # Errors
+    /// Every mistake in that part, with its place.
+    pub fn load_source(overrides: &Overrides) -> Result<(source::Params, Policy), Problems> {
+        let (path, text) = text_of(overrides)?;
+        let document = Document::parse(path, &text)?;
+        let mut outside = Vec::new();
+        let (source, policy) = file::read_tokens(&document.root(), path, overrides, &mut outside);
+        document.finish()?;
+        source.map(|source| (source, policy)).ok_or(Problems(outside))
+    }
+}
+
+impl TokenSettings {
+    /// Reads only what the token commands need; the rest of the file may be unfinished.
+    ///
+    /// # Errors
+    /// Every mistake in that part, with its place.
+    pub fn load(overrides: &Overrides) -> Result<Self, Problems> {
+        let (path, text) = text_of(overrides)?;
+        let document = Document::parse(path, &text)?;
+        // a token file that nobody named has its usual name
+        let (source, policy) = file::read_tokens(&document.root(), path, overrides, &mut Vec::new());
+        document.finish()?;
+        let file = source.map_or_else(|| DEFAULT_TOKEN_FILE.into(), |source| source.path);
+        Ok(Self { file, prefix: policy.prefix })
+    }
+}
+
+/// The configuration file and its text; an empty one where none was named.
+fn text_of(overrides: &Overrides) -> Result<(&Path, String), Problems> {
+    let Some(path) = &overrides.config else { return Ok((Path::new("(no configuration file)"), String::new())) };
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok((path, text)),
+        Err(error) => {
+            let message = format!("cannot be read ({error}): name a configuration file, or leave out --config");
+            Err(Problem::in_file(path, message).into())
+        }
+    }
+}

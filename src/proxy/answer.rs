@@ -1,0 +1,187 @@
+//! The answers that are our own. Each says what happened and what to do next, in the shape of a
+//! JSON-RPC error with `"id":null`, which is what MCP clients show to people.
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use serde_json::json;
+
+use super::upstream::Failure;
+use crate::access::Denial;
+use crate::verdict::Reason;
+
+/// An answer in the making: the status, the reason for the log, the text for people.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) reason: Reason,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+/// JSON-RPC 2.0: the request itself is at fault.
+const INVALID_REQUEST: i32 = -32600;
+/// JSON-RPC 2.0, section 5.1: the first of the codes that implementations may define.
+const SERVER_ERROR: i32 = -32000;
+
+impl Answer {
+    fn new(status: StatusCode, reason: Reason, message: &str) -> Self {
+        let code = if status == StatusCode::BAD_REQUEST { INVALID_REQUEST } else { SERVER_ERROR };
+        let message = json!(message);
+        let body = format!(r#"{{"jsonrpc":"2.0","id":null,"error":{{"code":{code},"message":{message}}}}}"#);
+        Self::with_body(status, reason, body)
+    }
+
+    fn with_body(status: StatusCode, reason: Reason, body: String) -> Self {
+        let mut headers = HeaderMap::with_capacity(6);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Self { status, reason, headers, body: body.into() }
+    }
+
+    fn with(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.headers.insert(name, HeaderValue::from_static(value));
+        self
+    }
+
+    /// The response, with its body still apart so that the caller can count it.
+    pub(super) fn into_response(self) -> Response<Bytes> {
+        let mut response = Response::new(self.body);
+        *response.status_mut() = self.status;
+        *response.headers_mut() = self.headers;
+        response
+    }
+}
+
+// --- Refusals -------------------------------------------------------------------------------
+
+/// What the client is told of a refusal. Unknown, expired, revoked and suspended look alike.
+pub(super) fn denied(denial: &Denial) -> Answer {
+    let answer = |message| Answer::new(denial.status(), denial.reason(), message);
+    match denial.reason() {
+        Reason::SourceUnavailable => {
+            answer("the list of tokens cannot be read at the moment: your token was not judged, try again shortly")
+                .with(RETRY_AFTER, "5")
+        }
+        Reason::MalformedCredential => answer(
+            "the Authorization header cannot be read as one bearer token: send exactly one \"Authorization: Bearer <token>\"",
+        ),
+        Reason::MissingCredential => answer("no token was sent: send \"Authorization: Bearer <token>\" with every request")
+            .with(WWW_AUTHENTICATE, "Bearer realm=\"mcp\""),
+        _ => answer("the token is not valid: it may be mistyped, expired or revoked; ask your operator for a new one").with(
+            WWW_AUTHENTICATE,
+            "Bearer realm=\"mcp\", error=\"invalid_token\", error_description=\"The token is unknown, expired or revoked\"",
+        ),
+    }
+}
+
+/// A browser's request from a page that may not call us.
+pub(super) fn bad_origin() -> Answer {
+    let message = "this Origin may not call this server: its operator can add it to allowed_origins";
+    Answer::new(StatusCode::FORBIDDEN, Reason::BadOrigin, message)
+}
+
+/// A request that a page may have aimed at this machine under a name of its own.
+pub(super) fn bad_host() -> Answer {
+    let message = "this Host is not a name of this server: its operator can add it to allowed_hosts";
+    Answer::new(StatusCode::FORBIDDEN, Reason::BadOrigin, message)
+}
+
+/// A method that is never forwarded.
+pub(super) fn method_not_allowed() -> Answer {
+    let message = "this method is not allowed here: MCP uses GET, POST and DELETE";
+    Answer::new(StatusCode::METHOD_NOT_ALLOWED, Reason::MethodNotAllowed, message)
+        .with(ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+}
+
+/// A target that two parsers could read differently.
+pub(super) fn bad_target() -> Answer {
+    let message = "the request target holds dot segments, backslashes or encoded separators: send the plain path";
+    Answer::new(StatusCode::BAD_REQUEST, Reason::MalformedRequest, message)
+}
+
+/// A request body past its limit.
+pub(super) fn body_too_large() -> Answer {
+    let message =
+        "the request body is larger than this server takes: send less, or ask its operator to raise limits.body";
+    Answer::new(StatusCode::PAYLOAD_TOO_LARGE, Reason::TooLarge, message)
+}
+
+/// What never became a request: the HTTP library refused it with this status.
+pub(super) fn unread(status: StatusCode) -> (Response<Bytes>, Reason) {
+    let answer = match status {
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE | StatusCode::URI_TOO_LONG => {
+            let message = "the head of the request is larger than this server takes: send fewer or shorter headers";
+            Answer::new(status, Reason::TooLarge, message)
+        }
+        _ => {
+            let message = "this is not a well-formed HTTP request: check its framing and its headers";
+            Answer::new(status, Reason::MalformedRequest, message)
+        }
+    };
+    let reason = answer.reason;
+    (answer.into_response(), reason)
+}
+
+// --- Failures -------------------------------------------------------------------------------
+
+/// What the client is told when the upstream failed.
+pub(super) fn failed(failure: &Failure) -> Answer {
+    let (status, reason, message) = match failure {
+        Failure::Unreachable(_) => (
+            StatusCode::BAD_GATEWAY,
+            Reason::UpstreamUnreachable,
+            "the MCP server behind this proxy cannot be reached: it may be starting or stopped, try again shortly",
+        ),
+        Failure::Broken(_) => (
+            StatusCode::BAD_GATEWAY,
+            Reason::UpstreamUnreachable,
+            "the MCP server behind this proxy broke off: whether it acted on the request is not known",
+        ),
+        Failure::Invalid(_) => (
+            StatusCode::BAD_GATEWAY,
+            Reason::UpstreamInvalid,
+            "the MCP server behind this proxy gave an answer that cannot be passed on: tell its operator",
+        ),
+        Failure::Timeout(_) => (
+            StatusCode::GATEWAY_TIMEOUT,
+            Reason::UpstreamTimeout,
+            "the MCP server behind this proxy did not answer in time: whether it acted on the request is not known",
+        ),
+        Failure::BodyTooLarge => return body_too_large(),
+        Failure::BodyBroken => return unread_body(),
+    };
+    Answer::new(status, reason, message)
+}
+
+fn unread_body() -> Answer {
+    let message = "the request body broke off or was not well-formed: send it again";
+    Answer::new(StatusCode::BAD_REQUEST, Reason::MalformedRequest, message)
+}
+
+// --- What is answered without a token -------------------------------------------------------
+
+/// A browser asking whether it may ask.
+pub(super) fn preflight() -> Answer {
+    let mut answer = Answer::with_body(StatusCode::NO_CONTENT, Reason::Preflight, String::new());
+    answer.headers.remove(CONTENT_TYPE);
+    answer.with(ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+}
+
+/// A client looking for OAuth metadata, which must hear in JSON that there is none.
+pub(super) fn no_oauth() -> Answer {
+    let body = json!({
+        "error": "not_found",
+        "error_description": "This server uses personal access tokens, not OAuth: send Authorization: Bearer <token>",
+    });
+    Answer::with_body(StatusCode::NOT_FOUND, Reason::Discovery, body.to_string())
+}
+
+/// A client trying to register itself with an authorization server (RFC 7591).
+pub(super) fn no_registration() -> Answer {
+    let body = json!({
+        "error": "access_denied",
+        "error_description": "PAT only: send Authorization: Bearer <token>",
+    });
+    Answer::with_body(StatusCode::FORBIDDEN, Reason::Discovery, body.to_string())
+}

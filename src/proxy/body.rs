@@ -1,0 +1,235 @@
+//! The bodies that pass through: counted, bounded, never gathered, and true about how they ended.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::upstream::Lease;
+use crate::audit::OpenRecord;
+use crate::verdict::Ended;
+
+// --- From the client ------------------------------------------------------------------------
+
+/// The body of a request on its way to the upstream.
+#[derive(Debug)]
+pub struct Inbound {
+    body: Incoming,
+    limit: u64,
+    meter: Arc<Meter>,
+}
+
+/// What the other side of the proxy needs to know of a request's body.
+#[derive(Debug, Default)]
+pub(super) struct Meter {
+    bytes: AtomicU64,
+    state: AtomicU8,
+}
+
+/// A body starts at 0: still to come.
+const WHOLE: u8 = 1;
+const TOO_LARGE: u8 = 2;
+const BROKEN: u8 = 3;
+
+impl Meter {
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// All of it has been handed to the upstream's connection.
+    pub(super) fn is_whole(&self) -> bool {
+        self.state.load(Ordering::Acquire) == WHOLE
+    }
+
+    pub(super) fn is_too_large(&self) -> bool {
+        self.state.load(Ordering::Acquire) == TOO_LARGE
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.state.load(Ordering::Acquire) == BROKEN
+    }
+
+    fn set(&self, state: u8) {
+        self.state.store(state, Ordering::Release);
+    }
+}
+
+/// Why a request's body stops short.
+#[derive(Debug, thiserror::Error)]
+pub enum InboundError {
+    /// The limit was reached.
+    #[error("the request body is too large")]
+    TooLarge,
+    /// The client broke off.
+    #[error("the request body broke off")]
+    Broken(#[source] hyper::Error),
+}
+
+impl Inbound {
+    pub(super) fn new(body: Incoming, limit: u64) -> Self {
+        let meter = Arc::<Meter>::default();
+        if body.is_end_stream() {
+            meter.set(WHOLE);
+        }
+        Self { body, limit, meter }
+    }
+
+    pub(super) fn meter(&self) -> &Arc<Meter> {
+        &self.meter
+    }
+}
+
+impl Body for Inbound {
+    type Data = Bytes;
+    type Error = InboundError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, InboundError>>> {
+        loop {
+            let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
+                self.meter.set(WHOLE);
+                return Poll::Ready(None);
+            };
+            let frame = frame.map_err(|error| {
+                self.meter.set(BROKEN);
+                InboundError::Broken(error)
+            })?;
+            // trailers could smuggle an identity past the head: they end here
+            let Ok(data) = frame.into_data() else { continue };
+            let bytes = self.meter.bytes.fetch_add(data.len() as u64, Ordering::Relaxed) + data.len() as u64;
+            if bytes > self.limit {
+                self.meter.set(TOO_LARGE);
+                return Poll::Ready(Some(Err(InboundError::TooLarge)));
+            }
+            if self.body.is_end_stream() {
+                self.meter.set(WHOLE);
+            }
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+// --- To the client --------------------------------------------------------------------------
+
+/// The body of a response: an answer of our own, or what the upstream streams.
+#[derive(Debug)]
+pub struct Outgoing(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Own(Option<Bytes>),
+    Relay(Box<Relay>),
+}
+
+/// The upstream's answer on its way, with all that must happen when it ends.
+#[derive(Debug)]
+struct Relay {
+    body: Incoming,
+    lease: Option<Lease>,
+    record: Option<OpenRecord>,
+    request: Arc<Meter>,
+    bytes: u64,
+    ended: Option<Ended>,
+}
+
+/// The upstream broke off in the middle: the client must not take what it has for the whole.
+#[derive(Debug, thiserror::Error)]
+#[error("the upstream broke off")]
+pub struct BrokenOff(#[source] hyper::Error);
+
+impl Outgoing {
+    pub(super) fn own(body: Bytes) -> Self {
+        Self(Kind::Own(Some(body).filter(|body| !body.is_empty())))
+    }
+
+    pub(super) fn relay(body: Incoming, lease: Lease, request: Arc<Meter>, record: OpenRecord) -> Self {
+        let mut relay = Relay { body, lease: Some(lease), record: Some(record), request, bytes: 0, ended: None };
+        if relay.body.is_end_stream() {
+            relay.complete();
+        }
+        Self(Kind::Relay(Box::new(relay)))
+    }
+}
+
+impl Relay {
+    /// All of the answer has been read: the upstream's connection is free again.
+    fn complete(&mut self) {
+        self.ended = Some(Ended::Complete);
+        if let Some(lease) = self.lease.take() {
+            lease.give_back(&self.request);
+        }
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        let relay = match &mut self.0 {
+            Kind::Own(body) => return Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
+            Kind::Relay(relay) => relay,
+        };
+        loop {
+            match ready!(Pin::new(&mut relay.body).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    // an upstream's trailers have no meaning in MCP and are not passed on
+                    let Ok(data) = frame.into_data() else { continue };
+                    relay.bytes += data.len() as u64;
+                    if relay.body.is_end_stream() {
+                        relay.complete();
+                    }
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Some(Err(error)) => {
+                    relay.ended = Some(Ended::UpstreamFailed);
+                    return Poll::Ready(Some(Err(BrokenOff(error))));
+                }
+                None => {
+                    relay.complete();
+                    return Poll::Ready(None);
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Own(body) => body.is_none(),
+            Kind::Relay(relay) => relay.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Own(body) => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
+            Kind::Relay(relay) => relay.body.size_hint(),
+        }
+    }
+}
+
+/// The record is closed here and nowhere else: the server drops a body when its last byte has been
+/// taken or when nobody is left to take it.
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let Some(mut record) = self.record.take() else { return };
+        record.note(|facts| {
+            facts.bytes_in = self.request.bytes();
+            facts.bytes_out = self.bytes;
+        });
+        if let Some(ended) = self.ended {
+            record.close(ended);
+        }
+    }
+}

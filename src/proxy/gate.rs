@@ -1,0 +1,245 @@
+//! The gate: the straight line of a request, from its head to the answer's.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::header::EXPECT;
+use http::{HeaderValue, Method, Request, Response, Uri};
+use http_body::Body;
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use jiff::Timestamp;
+
+use super::answer::{self, Answer};
+use super::body::Outgoing;
+use super::origin::{AllowedHosts, AllowedOrigins, Caller};
+use super::rewrite::{self, Hop, Rules};
+use super::upstream::{self, Reply, Upstream};
+use crate::access::{Credential, Directory, IdentityHeaders, Permit};
+use crate::audit::{AuditLog, OpenRecord};
+use crate::verdict::{Ended, Reason};
+
+/// What is read of the body of a refused request, so that its sender gets to read the answer.
+const DRAIN_BYTES: usize = 64 * 1024;
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+
+/// The settings of the gate.
+#[derive(Clone, Debug)]
+pub struct Params {
+    /// The way to the upstream.
+    pub upstream: upstream::Params,
+    /// The `Host` sent there, instead of the one in its address.
+    pub upstream_host: Option<HeaderValue>,
+    /// The names of the identity headers.
+    pub identity: IdentityHeaders,
+    /// Browser origins besides those of this machine.
+    pub allowed_origins: AllowedOrigins,
+    /// Names of this server that may stand in `Host` on a loopback address, besides loopback's own.
+    pub allowed_hosts: AllowedHosts,
+    /// The largest request body, in bytes.
+    pub body_limit: u64,
+}
+
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// Its address; none on a Unix socket.
+    pub ip: Option<IpAddr>,
+    /// Whether it came to a loopback address, where a page of any site can make a browser connect.
+    pub on_loopback: bool,
+    /// Whether it came by TLS.
+    pub secure: bool,
+}
+
+/// The gate of one worker.
+#[derive(Debug)]
+pub struct Gate {
+    directory: Arc<ArcSwap<Directory>>,
+    audit: AuditLog,
+    rules: Rules,
+    origins: AllowedOrigins,
+    hosts: AllowedHosts,
+    upstream: Upstream,
+    body_limit: u64,
+}
+
+impl Gate {
+    /// A gate that asks `directory` and writes to `audit`.
+    pub fn new(params: &Params, directory: Arc<ArcSwap<Directory>>, audit: AuditLog) -> Self {
+        let Params { upstream, upstream_host, identity, allowed_origins, allowed_hosts, body_limit } = params;
+        Self {
+            rules: Rules::new(&upstream.address, upstream_host.as_ref(), identity, *body_limit),
+            origins: allowed_origins.clone(),
+            hosts: allowed_hosts.clone(),
+            upstream: Upstream::new(upstream),
+            body_limit: *body_limit,
+            directory,
+            audit,
+        }
+    }
+
+    /// The audit log, for what never becomes a request.
+    pub fn audit(&self) -> &AuditLog {
+        &self.audit
+    }
+
+    /// Answers one request. The record is closed when the answer's last byte has gone, or when the
+    /// exchange is dropped.
+    pub async fn handle(&self, mut request: Request<Incoming>, peer: Peer) -> Response<Outgoing> {
+        let mut record = self.audit.begin(&request, peer.ip);
+        let request_id = record.request_id().clone();
+        let caller = Caller::of(request.headers(), &self.origins);
+
+        let mut response = match self.judge(&request, peer, &caller, &mut record) {
+            Ok(permit) => {
+                let hop = Hop { client_ip: peer.ip, secure: peer.secure, request_id: &request_id };
+                match self.forward(request, &permit, hop, &mut record).await {
+                    Ok(reply) => follow(reply, record),
+                    Err(answer) => close(answer, record),
+                }
+            }
+            Err(answer) => {
+                drain(&mut request).await;
+                let preflight = answer.reason == Reason::Preflight;
+                let mut response = close(answer, record);
+                if preflight {
+                    caller.mark_preflight(request.headers(), response.headers_mut());
+                }
+                response
+            }
+        };
+        caller.mark(response.headers_mut());
+        rewrite::set_request_id(response.headers_mut(), &request_id);
+        response
+    }
+
+    /// Everything that can be said without waiting for anybody: house rules first, then the credential.
+    fn judge(
+        &self,
+        request: &Request<Incoming>,
+        peer: Peer,
+        caller: &Caller,
+        record: &mut OpenRecord,
+    ) -> Result<Permit, Answer> {
+        if !is_forwardable(request.method()) && request.method() != Method::OPTIONS {
+            return Err(answer::method_not_allowed());
+        }
+        if matches!(caller, Caller::Refused) {
+            return Err(answer::bad_origin());
+        }
+        if peer.on_loopback && !self.hosts.allow(request) {
+            return Err(answer::bad_host());
+        }
+        if request.method() == Method::OPTIONS {
+            return Err(answer::preflight());
+        }
+        if let Some(answer) = discovery(request.method(), request.uri()) {
+            // clients send their token along to these addresses: nothing of their headers is kept
+            record.note(|facts| facts.user_agent = None);
+            return Err(answer);
+        }
+        let permit = self.admit(request, record)?;
+        if request.body().size_hint().lower() > self.body_limit {
+            return Err(answer::body_too_large());
+        }
+        Ok(permit)
+    }
+
+    fn admit(&self, request: &Request<Incoming>, record: &mut OpenRecord) -> Result<Permit, Answer> {
+        let directory = self.directory.load();
+        record.note(|facts| facts.source_revision = Some(Arc::clone(directory.revision())));
+        let verdict = Credential::from_headers(request.headers())
+            .and_then(|credential| directory.authenticate(&credential, Timestamp::now()));
+        let grant = verdict.as_ref().map_or_else(|denial| denial.grant(), |permit| Some(permit.grant()));
+        record.note(|facts| facts.grant = grant.cloned());
+        verdict.map_err(|denial| answer::denied(&denial))
+    }
+
+    async fn forward(
+        &self,
+        request: Request<Incoming>,
+        permit: &Permit,
+        hop: Hop<'_>,
+        record: &mut OpenRecord,
+    ) -> Result<Reply, Answer> {
+        let forward = self.rules.request(request, permit, hop)?;
+        let sent = self.upstream.send(forward).await;
+        let reply = sent.and_then(|reply| {
+            let response = rewrite::response(reply.response)?;
+            Ok(Reply { response, ..reply })
+        });
+        reply.map_err(|failure| {
+            tracing::warn!(request_id = hop.request_id.as_str(), error = %failure, "a request failed");
+            record.note(|facts| facts.ended = Ended::UpstreamFailed);
+            answer::failed(&failure)
+        })
+    }
+}
+
+fn is_forwardable(method: &Method) -> bool {
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE].contains(method)
+}
+
+/// The addresses at which clients look for an authorization server. There is none, and saying so in
+/// JSON, here and without a token, keeps them from sending theirs any further.
+fn discovery(method: &Method, uri: &Uri) -> Option<Answer> {
+    let path = uri.path();
+    let metadata = ["oauth-protected-resource", "oauth-authorization-server", "openid-configuration"];
+    if let Some((_, document)) = path.split_once("/.well-known/")
+        && metadata
+            .iter()
+            .any(|name| document == *name || document.strip_prefix(name).is_some_and(|rest| rest.starts_with('/')))
+    {
+        return Some(answer::no_oauth());
+    }
+    (path == "/register" && *method == Method::POST).then(answer::no_registration)
+}
+
+/// Answers ourselves and closes the record.
+fn close(answer: Answer, mut record: OpenRecord) -> Response<Outgoing> {
+    let reason = answer.reason;
+    let response = answer.into_response();
+    record.note(|facts| {
+        facts.reason = reason;
+        facts.status = Some(response.status());
+        facts.bytes_out = response.body().len() as u64;
+    });
+    record.close(Ended::Complete);
+    response.map(Outgoing::own)
+}
+
+/// Hands the upstream's answer on, together with the record that its end closes.
+fn follow(reply: Reply, mut record: OpenRecord) -> Response<Outgoing> {
+    let Reply { response, lease, request } = reply;
+    record.note(|facts| facts.status = Some(response.status()));
+    response.map(|body| Outgoing::relay(body, lease, request, record))
+}
+
+/// Reads a little of a refused request's body: with unread bytes behind it, the answer could be lost
+/// in a reset. Nothing is read from a client that waits to be told to go on.
+async fn drain(request: &mut Request<Incoming>) {
+    if request.body().is_end_stream() || request.headers().contains_key(EXPECT) {
+        return;
+    }
+    let rest = Limited::new(request.body_mut(), DRAIN_BYTES);
+    let mut rest = std::pin::pin!(rest);
+    let all = async { while let Some(Ok(_)) = rest.frame().await {} };
+    // whether it ended, broke, grew too long or took too long, the answer is the same
+    let _ = tokio::time::timeout(DRAIN_TIME, all).await;
+}
+
+/// The response to what never became a request, with its record; see [`answer::unread`].
+pub(crate) fn close_unread(status: http::StatusCode, mut record: OpenRecord) -> Response<Bytes> {
+    let (mut response, reason) = answer::unread(status);
+    rewrite::set_request_id(response.headers_mut(), record.request_id());
+    record.note(|facts| {
+        facts.reason = reason;
+        facts.status = Some(status);
+        facts.bytes_out = response.body().len() as u64;
+    });
+    record.close(Ended::Complete);
+    response
+}

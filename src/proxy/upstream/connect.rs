@@ -1,0 +1,125 @@
+//! Making a connection to the upstream: TCP, TLS over it, or a Unix socket.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+
+use super::address::{Address, Endpoint};
+use super::pool::Connection;
+use super::{Failure, Params};
+
+/// The largest head of an answer, in bytes; a larger one is not passed on.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// Whom to trust on the way to an `https` upstream.
+#[derive(Clone, Debug)]
+pub struct UpstreamTls(Arc<ClientConfig>);
+
+/// Why there is no trust to go by.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The file cannot be read as PEM.
+    #[error("cannot read certificates: {0}")]
+    Pem(#[from] rustls::pki_types::pem::Error),
+    /// No certificate in it.
+    #[error("no certificate found: name a PEM file that has at least one")]
+    Empty,
+    /// A certificate that is none.
+    #[error("unusable certificate or key: {0}")]
+    Rustls(#[from] rustls::Error),
+}
+
+impl UpstreamTls {
+    /// Trust in the certificate authorities of `ca` (PEM), or in those of the system.
+    ///
+    /// # Errors
+    /// There is none to trust.
+    pub fn new(ca: Option<&Path>) -> Result<Self, TlsError> {
+        let mut roots = rustls::RootCertStore::empty();
+        match ca {
+            Some(file) => {
+                for certificate in CertificateDer::pem_file_iter(file)? {
+                    roots.add(certificate?)?;
+                }
+            }
+            None => {
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            }
+        }
+        if roots.is_empty() {
+            return Err(TlsError::Empty);
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self(Arc::new(config)))
+    }
+}
+
+/// Opens connections to one address.
+#[derive(Debug)]
+pub(super) struct Connector {
+    address: Address,
+    tls: Option<UpstreamTls>,
+    timeout: Duration,
+}
+
+impl Connector {
+    pub(super) fn new(params: &Params) -> Self {
+        Self { address: params.address.clone(), tls: params.tls.clone(), timeout: params.connect_timeout }
+    }
+
+    pub(super) async fn connect(&self) -> Result<Connection, Failure> {
+        match tokio::time::timeout(self.timeout, self.open()).await {
+            Ok(connection) => connection,
+            Err(_) => Err(Failure::Timeout("to accept a connection")),
+        }
+    }
+
+    async fn open(&self) -> Result<Connection, Failure> {
+        match self.address.endpoint() {
+            Endpoint::Unix(path) => handshake(UnixStream::connect(path).await.map_err(Failure::Unreachable)?).await,
+            Endpoint::Tcp { authority, port, .. } => {
+                let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+                let stream = TcpStream::connect((host, *port)).await.map_err(Failure::Unreachable)?;
+                stream.set_nodelay(true).map_err(Failure::Unreachable)?;
+                match &self.tls {
+                    Some(UpstreamTls(config)) if self.address.is_secure() => {
+                        let name = ServerName::try_from(host.to_owned()).map_err(|error| {
+                            Failure::Unreachable(io::Error::new(io::ErrorKind::InvalidInput, error))
+                        })?;
+                        let connector = TlsConnector::from(Arc::clone(config));
+                        handshake(connector.connect(name, stream).await.map_err(Failure::Unreachable)?).await
+                    }
+                    None if !self.address.is_secure() => handshake(stream).await,
+                    _ => Err(Failure::Invalid("an https upstream needs trust, and only that has a use for it")),
+                }
+            }
+        }
+    }
+}
+
+async fn handshake<S>(stream: S) -> Result<Connection, Failure>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let mut builder = http1::Builder::new();
+    builder.max_header_size(MAX_HEAD);
+    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(Failure::Broken)?;
+    // its errors reach whoever holds the sender
+    let driver = tokio::spawn(async move { drop(connection.await) });
+    Ok(Connection::new(sender, driver.abort_handle()))
+}

@@ -1,0 +1,119 @@
+//! The admin listener: health for orchestrators, on an address of its own.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+
+use super::drain::{Drain, Phase};
+use super::listener::{self, BindError, Bound, ListenAddress, Listener};
+use crate::access::Directory;
+
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+
+/// What health is judged by.
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// Who may do what, once that is known.
+    pub directory: Arc<ArcSwap<Directory>>,
+    /// What the token source complains of, while the last good list is in use.
+    pub trouble: Arc<ArcSwapOption<String>>,
+    /// Whether the process is about to end.
+    pub drain: Drain,
+}
+
+impl Health {
+    /// Ready, or not and why not.
+    fn readiness(&self) -> Result<String, String> {
+        let trouble = self.trouble.load();
+        let trouble = trouble.as_ref().map(|text| text.as_str());
+        if self.drain.phase() >= Phase::Draining {
+            return Err("not ready: draining\n".to_owned());
+        }
+        match (self.directory.load().token_count(), trouble) {
+            (None, trouble) => Err(format!("not ready: tokens are not loaded: {}\n", trouble.unwrap_or("not yet"))),
+            (Some(_), None) => Ok("ready\n".to_owned()),
+            (Some(_), Some(trouble)) => Ok(format!("ready, with the last good list of tokens: {trouble}\n")),
+        }
+    }
+
+    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+        let (status, text) = match path {
+            _ if method != Method::GET && method != Method::HEAD => {
+                (StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned())
+            }
+            "/livez" => (StatusCode::OK, "alive\n".to_owned()),
+            "/readyz" => match self.readiness() {
+                Ok(text) => (StatusCode::OK, text),
+                Err(text) => (StatusCode::SERVICE_UNAVAILABLE, text),
+            },
+            _ => (StatusCode::NOT_FOUND, "there are /livez and /readyz\n".to_owned()),
+        };
+        let mut response = Response::new(Full::from(text));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        }
+        response
+    }
+}
+
+/// The bound admin socket.
+#[derive(Debug)]
+pub struct Admin {
+    socket: Bound,
+    address: ListenAddress,
+}
+
+impl Admin {
+    /// Binds the address.
+    ///
+    /// # Errors
+    /// The address cannot be had.
+    pub fn bind(address: &ListenAddress) -> Result<Self, BindError> {
+        let (mut sockets, address) = listener::bind(address, 1)?;
+        let missing = || BindError::Failed(address.clone(), std::io::ErrorKind::NotFound.into());
+        Ok(Self { socket: sockets.pop().ok_or_else(missing)?, address })
+    }
+
+    /// The address that it came to be.
+    pub fn address(&self) -> &ListenAddress {
+        &self.address
+    }
+
+    /// Answers until the process ends; health is told during the drain, too.
+    pub async fn serve(self, health: Health) {
+        let listener = match Listener::new(self.socket) {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!(%error, "the admin listener failed"),
+        };
+        loop {
+            let Ok((transport, _)) = listener.accept().await else {
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
+                continue;
+            };
+            let health = health.clone();
+            let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+                let response = health.answer(request.method(), request.uri().path());
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .serve_connection(TokioIo::new(transport), service);
+            tokio::spawn(async move { drop(connection.await) });
+        }
+    }
+}

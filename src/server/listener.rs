@@ -1,0 +1,158 @@
+//! Where clients come in: a TCP address shared by all workers, or a Unix socket.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdTcpListener, ToSocketAddrs};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, UnixListener};
+
+use super::stream::Transport;
+use crate::proxy::Peer;
+
+const BACKLOG: i32 = 1024;
+
+/// An address to listen on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenAddress {
+    /// `host:port`; port 0 lets the system choose.
+    Tcp(SocketAddr),
+    /// `unix:/path`.
+    Unix(PathBuf),
+}
+
+impl FromStr for ListenAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let unusable = || format!("`{text}` is not an address to listen on: write 127.0.0.1:8080 or unix:/path");
+        if let Some(path) = text.strip_prefix("unix:") {
+            return if path.starts_with('/') { Ok(Self::Unix(path.into())) } else { Err(unusable()) };
+        }
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Tcp(address));
+        }
+        // a name, such as localhost
+        let mut found = text.to_socket_addrs().map_err(|_| unusable())?;
+        found.next().map(Self::Tcp).ok_or_else(unusable)
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Why nobody can come in.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody else listens there.
+    #[error("{0} is in use: another process listens there; stop it, or choose another address")]
+    InUse(ListenAddress),
+    /// The system says no.
+    #[error("cannot listen on {0}: {1}")]
+    Failed(ListenAddress, #[source] io::Error),
+}
+
+/// A bound socket that has not been given to a worker yet.
+#[derive(Debug)]
+pub(super) enum Bound {
+    Tcp(StdTcpListener),
+    Unix(StdUnixListener),
+}
+
+/// Binds `address` once for each of `workers`, and tells which address it came to be.
+pub(super) fn bind(address: &ListenAddress, workers: usize) -> Result<(Vec<Bound>, ListenAddress), BindError> {
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::AddrInUse => BindError::InUse(address.clone()),
+        _ => BindError::Failed(address.clone(), error),
+    };
+    match address {
+        ListenAddress::Tcp(address) => {
+            let first = bind_tcp(*address, Share::AfterBinding).map_err(failed)?;
+            let actual = first.local_addr().map_err(failed)?;
+            let mut sockets = vec![Bound::Tcp(first)];
+            for _ in 1..workers {
+                sockets.push(Bound::Tcp(bind_tcp(actual, Share::BeforeBinding).map_err(failed)?));
+            }
+            Ok((sockets, ListenAddress::Tcp(actual)))
+        }
+        ListenAddress::Unix(path) => {
+            let listener = bind_unix(path).map_err(failed)?;
+            let copies: io::Result<Vec<_>> = (0..workers).map(|_| listener.try_clone().map(Bound::Unix)).collect();
+            Ok((copies.map_err(failed)?, address.clone()))
+        }
+    }
+}
+
+/// When a socket begins to share its port. The first one binds alone, so that a second process meets
+/// an error instead of taking half of the connections; only then may the other workers join it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Share {
+    AfterBinding,
+    BeforeBinding,
+}
+
+fn bind_tcp(address: SocketAddr, share: Share) -> io::Result<StdTcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(share == Share::BeforeBinding)?;
+    socket.bind(&address.into())?;
+    socket.set_reuse_port(true)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A socket file that nobody listens on is left over from a process that was killed.
+fn bind_unix(path: &Path) -> io::Result<StdUnixListener> {
+    let is_socket = path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket());
+    if is_socket && StdUnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+        std::fs::remove_file(path)?;
+    }
+    let listener = StdUnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// A socket of one worker's own.
+#[derive(Debug)]
+pub(super) enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// Takes a bound socket into the current runtime.
+    pub(super) fn new(bound: Bound) -> io::Result<Self> {
+        Ok(match bound {
+            Bound::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
+            Bound::Unix(listener) => Self::Unix(UnixListener::from_std(listener)?),
+        })
+    }
+
+    pub(super) async fn accept(&self) -> io::Result<(Transport, Peer)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                let local = stream.local_addr()?.ip().to_canonical();
+                let peer =
+                    Peer { ip: Some(address.ip().to_canonical()), on_loopback: local.is_loopback(), secure: false };
+                Ok((Transport::Tcp(stream), peer))
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Transport::Unix(stream), Peer { ip: None, on_loopback: false, secure: false }))
+            }
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! A connection's bytes, whatever they come through.
+//!
+//! Three things happen here and nowhere else. The first bytes can be put back after a look at them.
+//! The bare answers that the HTTP library gives by itself, to what it cannot read as a request, are
+//! exchanged for ours, so that every refusal has a body, an id and an audit record. And a connection
+//! ends with a goodbye: closing it with unread bytes would reset it and could swallow the answer, so
+//! a little is read from a client that goes on sending.
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Sleep, sleep};
+use tokio_rustls::server::TlsStream;
+
+/// The ways by which a client comes.
+#[derive(Debug)]
+pub(super) enum Transport {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Makes the answer to what could not be read, from the status that the HTTP library chose. It
+/// returns `None` while a request is being answered: then the bytes are that answer's.
+pub(super) type AnswerUnread = Box<dyn FnMut(u16) -> Option<Bytes> + Send>;
+
+/// A transport with the first bytes put back.
+pub(super) struct Stream {
+    transport: Transport,
+    put_back: Bytes,
+    answer_unread: AnswerUnread,
+    own_answer: Option<Bytes>,
+    goodbye: Goodbye,
+}
+
+/// What is left of the patience with a client that goes on sending.
+struct Goodbye {
+    said: bool,
+    bytes: usize,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+const LINGER_BYTES: usize = 64 * 1024;
+const LINGER_TIME: Duration = Duration::from_secs(1);
+
+/// The longest bare answer of the HTTP library: a status line and two or three fields.
+const BARE_ANSWER: usize = 256;
+
+impl Stream {
+    pub(super) fn new(transport: Transport, put_back: Bytes, answer_unread: AnswerUnread) -> Self {
+        let goodbye = Goodbye { said: false, bytes: LINGER_BYTES, deadline: None };
+        Self { transport, put_back, answer_unread, own_answer: None, goodbye }
+    }
+
+    /// The answer of ours that goes out in place of `bytes`, if they are a bare answer.
+    fn exchange(&mut self, bytes: &[u8]) -> Option<Bytes> {
+        let status = bytes.strip_prefix(b"HTTP/1.1 ").filter(|_| bytes.len() <= BARE_ANSWER)?.first_chunk::<3>()?;
+        let status = str::from_utf8(status).ok()?.parse().ok()?;
+        let ours = bytes.windows(13).any(|window| window.eq_ignore_ascii_case(b"x-request-id:"));
+        if ours { None } else { (self.answer_unread)(status) }
+    }
+
+    /// Writes the answer that stands in for a bare one, and ends the connection: the HTTP library
+    /// drops it after a bare answer without a goodbye.
+    fn poll_own_answer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(answer) = &mut self.own_answer
+            && !answer.is_empty()
+        {
+            let written = ready!(Pin::new(&mut self.transport).poll_write(cx, answer))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            answer.advance(written);
+        }
+        self.poll_goodbye(cx)
+    }
+
+    /// Ends our direction, then reads until the client ends its own, has sent enough or taken long enough.
+    fn poll_goodbye(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.goodbye.said {
+            ready!(Pin::new(&mut self.transport).poll_shutdown(cx))?;
+            self.goodbye.said = true;
+        }
+        let mut scratch = [MaybeUninit::uninit(); 4096];
+        while self.goodbye.bytes > 0 {
+            let mut buf = ReadBuf::uninit(&mut scratch);
+            match Pin::new(&mut self.transport).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
+                    self.goodbye.bytes = self.goodbye.bytes.saturating_sub(buf.filled().len());
+                }
+                Poll::Ready(_) => break,
+                Poll::Pending => {
+                    let deadline = self.goodbye.deadline.get_or_insert_with(|| Box::pin(sleep(LINGER_TIME)));
+                    ready!(deadline.as_mut().poll(cx));
+                    break;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.put_back.is_empty() {
+            let length = self.put_back.len().min(buf.remaining());
+            buf.put_slice(&self.put_back.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.transport).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.own_answer.is_none() {
+            self.own_answer = self.exchange(buf);
+        }
+        if self.own_answer.is_some() {
+            return self.poll_own_answer(cx).map_ok(|()| buf.len());
+        }
+        Pin::new(&mut self.transport).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        // a bare answer is one short slice: it has no body
+        match bufs {
+            [single] => self.poll_write(cx, single),
+            _ => Pin::new(&mut self.transport).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.transport.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.transport).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_goodbye(cx)
+    }
+}
+
+// --- Whichever transport it is --------------------------------------------------------------
+
+impl AsyncRead for Transport {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => stream.is_write_vectored(),
+            Self::Unix(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
