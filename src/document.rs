@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeArray, DeTable, DeValue};
 
 /// One mistake: where it stands, what is wrong and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -102,6 +102,22 @@ impl<'t> Document<'t> {
         Ok(document)
     }
 
+    /// Parses JSON as the table that TOML would write it as; `null` is an absent key. Messages then
+    /// have no line, for the text is not a person's.
+    ///
+    /// # Errors
+    /// It is not JSON, or not an object.
+    pub fn parse_json(file: &Path, text: &'t str) -> Result<Self, Problems> {
+        let broken = |message: String| Problems::from(Problem::in_file(file, message));
+        let value = serde_json::from_str(text).map_err(|error| broken(format!("not JSON: {error}")))?;
+        match from_json(value) {
+            Some(DeValue::Table(table)) => {
+                Ok(Self { file: file.to_owned(), text: "", root: nowhere(table), problems: RefCell::default() })
+            }
+            _ => Err(broken("not a JSON object: write {\"tokens\": […]}".to_owned())),
+        }
+    }
+
     /// The top-level table.
     pub fn root(&self) -> Table<'_> {
         Table::new(self, self.root.get_ref(), self.root.span(), Name::Root)
@@ -121,15 +137,44 @@ impl<'t> Document<'t> {
     fn report(&self, span: Range<usize>, key: String, message: impl Into<String>) {
         let start = span.start.min(self.text.len());
         let before = self.text.get(..start).unwrap_or_default();
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        let position = (!self.text.is_empty()).then(|| {
+            let line = before.matches('\n').count() + 1;
+            (line, before.rsplit('\n').next().unwrap_or_default().chars().count() + 1)
+        });
         self.problems.borrow_mut().push(Problem {
             file: Some(self.file.clone()),
-            position: Some((line, column)),
+            position,
             key,
             message: message.into(),
         });
     }
+}
+
+/// The TOML value that a JSON value stands for; `None` for null.
+fn from_json(value: serde_json::Value) -> Option<DeValue<'static>> {
+    use serde_json::Value;
+    Some(match value {
+        Value::Null => return None,
+        Value::Bool(truth) => DeValue::Boolean(truth),
+        Value::String(text) => DeValue::String(text.into()),
+        // no key of a list is a number; whichever it is, it must not pass for an absent key
+        Value::Number(_) => DeValue::Boolean(true),
+        Value::Array(items) => {
+            let mut array = DeArray::new();
+            items.into_iter().filter_map(from_json).for_each(|item| array.push(nowhere(item)));
+            DeValue::Array(array)
+        }
+        Value::Object(members) => {
+            let members =
+                members.into_iter().filter_map(|(key, value)| Some((nowhere(key.into()), nowhere(from_json(value)?))));
+            DeValue::Table(members.collect())
+        }
+    })
+}
+
+/// A value that no file has.
+fn nowhere<T>(value: T) -> Spanned<T> {
+    Spanned::new(0..0, value)
 }
 
 // --- A table in it --------------------------------------------------------------------------
@@ -241,6 +286,11 @@ impl<'a> Table<'a> {
             self.problem(key, format!("`{text}` is not a date and time with an offset: write 2027-01-31T00:00:00Z"));
         }
         timestamp.ok()
+    }
+
+    /// `true` or `false`.
+    pub fn truth(&self, key: &'static str) -> Option<bool> {
+        self.typed(key, "true or false", DeValue::as_bool)
     }
 
     /// A list of strings.

@@ -30,12 +30,16 @@ pub enum Reason {
     Expired,
     /// A token before its time.
     NotYetValid,
+    /// A token made for a longer life than the operator allows.
+    LifetimeExceeded,
     /// A token that was revoked.
     Revoked,
     /// A token of a suspended user.
     UserSuspended,
     /// A token of a user who is not listed.
     UserUnknown,
+    /// A token that lacks a right.
+    InsufficientScope,
     /// A browser's request from an origin that is not allowed.
     BadOrigin,
     /// A request that is not understood, or that is not allowed to be understood in two ways.

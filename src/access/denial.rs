@@ -19,8 +19,8 @@ impl Denial {
         Self { reason, grant: None }
     }
 
-    pub(super) fn of_known(reason: Reason, grant: &Arc<Grant>) -> Self {
-        Self { reason, grant: Some(Arc::clone(grant)) }
+    pub(super) fn new(reason: Reason, grant: Option<&Arc<Grant>>) -> Self {
+        Self { reason, grant: grant.cloned() }
     }
 
     /// The exact reason, for the audit record; the client is told less.

@@ -1,16 +1,16 @@
 //! An immutable snapshot of who holds which token, built whole from a list and asked on every request.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use http::HeaderValue;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
+use super::build::{self, Table};
 use super::credential::Credential;
 use super::denial::Denial;
-use super::identity::{IdentityHeaders, Subject, TokenIdentity, scopes_value};
+use super::deny_list::DenyList;
+use super::identity::IdentityHeaders;
 use super::permit::{Grant, Permit};
-use crate::token::{BuildDigestHasher, Checksum, Prefix, Role, Scope, Status, TokenDigest, TokenList, User};
+use crate::token::{BcryptHash, Checksum, PREFIX_LENGTH, Prefix, TokenDigest, TokenList};
 use crate::verdict::Reason;
 
 /// Which state of the list a decision was made by: each reload has a higher number.
@@ -24,63 +24,206 @@ pub struct Policy {
     pub prefix: Prefix,
     /// The names of the identity headers.
     pub identity: IdentityHeaders,
+    /// The longest life that a token may be made for; with it, no token may live forever.
+    pub max_lifetime: Option<SignedDuration>,
+}
+
+impl Policy {
+    /// Whether a token may live from `from` to `end`; where that cannot be told, it may not.
+    pub fn allows_lifetime(&self, from: Option<Timestamp>, end: Option<Timestamp>) -> bool {
+        let Some(longest) = self.max_lifetime else { return true };
+        from.zip(end).is_some_and(|(from, end)| end.duration_since(from) <= longest)
+    }
 }
 
 /// Who may do what, at one moment of the list's life.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Directory {
-    policy: Policy,
+    policy: Arc<Policy>,
     generation: Generation,
     revision: Arc<str>,
-    known: Option<Known>,
+    denied: Arc<DenyList>,
+    known: Known,
 }
 
+/// What the directory can say by itself.
+#[derive(Clone, Debug)]
+enum Known {
+    /// Nothing, not even who is unknown.
+    Nothing,
+    /// Everything: the list is here.
+    List(Arc<Table>),
+    /// Nothing yet: the answer lies elsewhere, one token at a time.
+    Elsewhere,
+}
+
+/// A token of the list, and what its user's standing means for it.
 #[derive(Debug)]
-struct Known {
-    tokens: HashMap<TokenDigest, Entry, BuildDigestHasher>,
+pub struct Entry {
+    pub(super) grant: Arc<Grant>,
+    pub(super) standing: Standing,
 }
 
-/// A token whose user decides too.
-#[derive(Debug)]
-struct Entry {
-    grant: Arc<Grant>,
-    standing: Standing,
-}
-
-/// How the token's user stands.
-#[derive(Clone, Copy, Debug)]
-enum Standing {
+/// How a token stands apart from the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
     Active,
     Suspended,
     Unlisted,
+    /// Made for a longer life than the policy allows.
+    Overlong,
+}
+
+impl Entry {
+    /// The hash to try, for a token that cannot be looked up by its digest.
+    pub fn bcrypt(&self) -> Option<&BcryptHash> {
+        self.grant.tried.as_ref().map(|tried| &tried.hash)
+    }
+}
+
+/// What has to be found out before a credential can be judged.
+#[derive(Clone, Debug)]
+pub enum Question {
+    /// Which of these records, if any, the token was hashed for.
+    Bcrypt(Arc<[Arc<Entry>]>),
+    /// What the source knows of this digest.
+    Lookup(TokenDigest),
+}
+
+/// The answer to a [`Question`]. A fact, not a decision: it is judged anew on each request.
+#[derive(Clone, Debug)]
+pub enum Finding {
+    /// Nobody has this token.
+    Nobody,
+    /// This record is its own.
+    Found(Arc<Entry>),
+    /// It cannot be found out now.
+    Unavailable,
 }
 
 impl Directory {
     /// The directory of a list. `revision` names the state of the source that it was read from.
-    pub fn new(list: &TokenList, policy: &Policy, generation: Generation, revision: &str) -> Self {
-        let known = Known { tokens: Builder::new(list, &policy.identity).entries() };
-        Self { policy: policy.clone(), generation, revision: revision.into(), known: Some(known) }
+    pub fn new(list: &TokenList, policy: &Arc<Policy>, generation: Generation, revision: &str) -> Self {
+        let known = Known::List(Arc::new(build::table(list, policy)));
+        Self { policy: Arc::clone(policy), generation, revision: revision.into(), denied: Arc::default(), known }
     }
 
     /// A directory that knows nothing, not even who is unknown: every credential meets a 503.
-    pub fn unavailable(policy: &Policy) -> Self {
-        Self { policy: policy.clone(), generation: Generation::default(), revision: "".into(), known: None }
+    pub fn unavailable(policy: &Arc<Policy>) -> Self {
+        Self {
+            policy: Arc::clone(policy),
+            generation: Generation::default(),
+            revision: "".into(),
+            denied: Arc::default(),
+            known: Known::Nothing,
+        }
     }
 
-    /// Decides whether a credential opens the door at the moment `now` (wall clock).
+    /// A directory whose every question is answered by somebody else.
+    pub fn elsewhere(policy: &Arc<Policy>, generation: Generation, revision: &str) -> Self {
+        Self { known: Known::Elsewhere, generation, revision: revision.into(), ..Self::unavailable(policy) }
+    }
+
+    /// The same list under a new deny list, as a state of its own.
+    pub fn with_denied(&self, denied: &Arc<DenyList>, generation: Generation) -> Self {
+        Self { denied: Arc::clone(denied), generation, ..self.clone() }
+    }
+
+    /// What has to be found out about a credential before [`Self::authenticate`] can judge it; mostly nothing.
+    pub fn question(&self, credential: &Credential<'_>) -> Option<Question> {
+        let settled = || {
+            self.policy.prefix.check(credential.token()) == Checksum::Bad
+                || self.denied.has_digest(&credential.digest())
+        };
+        match &self.known {
+            Known::Nothing => None,
+            Known::Elsewhere => (!settled()).then(|| Question::Lookup(credential.digest())),
+            Known::List(table) if table.bcrypt.is_empty() => None,
+            Known::List(table) => {
+                let candidates = table.bcrypt.get(credential.token().get(..PREFIX_LENGTH)?)?;
+                let known = settled() || table.tokens.contains_key(&credential.digest());
+                (!known).then(|| Question::Bcrypt(Arc::clone(candidates)))
+            }
+        }
+    }
+
+    /// Decides whether a credential opens the door at the moment `now` (wall clock), given what was
+    /// found out about it.
     ///
     /// # Errors
     /// The exact reason why it does not.
-    pub fn authenticate(&self, credential: &Credential<'_>, now: Timestamp) -> Result<Permit, Denial> {
+    pub fn authenticate(
+        &self,
+        credential: &Credential<'_>,
+        finding: &Finding,
+        now: Timestamp,
+    ) -> Result<Permit, Denial> {
         if self.policy.prefix.check(credential.token()) == Checksum::Bad {
             return Err(Denial::of(Reason::BadChecksum));
         }
-        let known = self.known.as_ref().ok_or(Denial::of(Reason::SourceUnavailable))?;
-        let entry = known.tokens.get(&credential.digest()).ok_or(Denial::of(Reason::UnknownToken))?;
-        match entry.objection(now) {
-            None => Ok(Permit::new(&entry.grant, self.generation)),
-            Some(reason) => Err(Denial::of_known(reason, &entry.grant)),
+        let digest = credential.digest();
+        let listed = match &self.known {
+            Known::List(table) => table.tokens.get(&digest),
+            Known::Nothing | Known::Elsewhere => None,
+        };
+        let found = match finding {
+            Finding::Found(entry) => Some(&**entry),
+            Finding::Nobody | Finding::Unavailable => None,
+        };
+        let entry = listed.or(found);
+        if self.denied.has_digest(&digest) {
+            return Err(Denial::new(Reason::Revoked, entry.map(|entry| &entry.grant)));
         }
+        let Some(entry) = entry else {
+            let unknowable = matches!(self.known, Known::Nothing) || matches!(finding, Finding::Unavailable);
+            return Err(Denial::of(if unknowable { Reason::SourceUnavailable } else { Reason::UnknownToken }));
+        };
+        match self.objection(&entry.grant, entry.standing, now) {
+            None => Ok(Permit::new(&entry.grant, digest, self.generation)),
+            Some(reason) => Err(Denial::new(reason, Some(&entry.grant))),
+        }
+    }
+
+    /// Judges a permit again, for what it let in may still be going on. An outage ends nothing that was
+    /// in order when it began.
+    ///
+    /// # Errors
+    /// The token, its user or a right of it is gone since.
+    pub fn review(&self, permit: &Permit, now: Timestamp) -> Result<(), Denial> {
+        let (grant, standing) = match &self.known {
+            Known::Nothing | Known::Elsewhere => (permit.grant(), Standing::Active),
+            Known::List(table) => match table.current(permit) {
+                Some(entry) => (&entry.grant, entry.standing),
+                None => return Err(Denial::new(Reason::UnknownToken, Some(permit.grant()))),
+            },
+        };
+        let objection = if self.denied.has_digest(permit.digest()) {
+            Some(Reason::Revoked)
+        } else {
+            self.objection(grant, standing, now)
+        };
+        match objection {
+            Some(reason) => Err(Denial::new(reason, Some(grant))),
+            None if grant.lacks_a_right_of(permit.grant()) => Err(Denial::new(Reason::InsufficientScope, Some(grant))),
+            None => Ok(()),
+        }
+    }
+
+    /// What speaks against a token at this moment; a revocation before all else.
+    fn objection(&self, grant: &Grant, standing: Standing, now: Timestamp) -> Option<Reason> {
+        if grant.revoked_at.is_some_and(|at| at <= now) || self.denied.has_id(grant.token_id()) {
+            return Some(Reason::Revoked);
+        }
+        match standing {
+            Standing::Active => {}
+            Standing::Suspended => return Some(Reason::UserSuspended),
+            Standing::Unlisted => return Some(Reason::UserUnknown),
+            Standing::Overlong => return Some(Reason::LifetimeExceeded),
+        }
+        if grant.not_before.is_some_and(|from| now < from) {
+            return Some(Reason::NotYetValid);
+        }
+        grant.expires_at.is_some_and(|end| end <= now).then_some(Reason::Expired)
     }
 
     /// The number of this state.
@@ -93,115 +236,27 @@ impl Directory {
         &self.revision
     }
 
-    /// How many tokens it knows, dead ones too; `None` while it knows nothing.
-    pub fn token_count(&self) -> Option<usize> {
-        self.known.as_ref().map(|known| known.tokens.len())
-    }
-}
-
-impl Entry {
-    /// What speaks against the token at this moment; a revocation before all else.
-    fn objection(&self, now: Timestamp) -> Option<Reason> {
-        let Grant { not_before, expires_at, revoked_at, .. } = &*self.grant;
-        if revoked_at.is_some_and(|at| at <= now) {
-            return Some(Reason::Revoked);
-        }
-        match self.standing {
-            Standing::Active => {}
-            Standing::Suspended => return Some(Reason::UserSuspended),
-            Standing::Unlisted => return Some(Reason::UserUnknown),
-        }
-        if not_before.is_some_and(|from| now < from) {
-            return Some(Reason::NotYetValid);
-        }
-        expires_at.is_some_and(|end| end <= now).then_some(Reason::Expired)
-    }
-}
-
-// --- Building -------------------------------------------------------------------------------
-
-/// A user, as all of her tokens share her.
-struct Holder<'l> {
-    subject: Arc<Subject>,
-    standing: Standing,
-    /// What her roles grant; `None` where roles grant nothing because the list has none.
-    scopes: Option<Vec<&'l Scope>>,
-}
-
-struct Builder<'l> {
-    list: &'l TokenList,
-    names: &'l IdentityHeaders,
-    listed: HashMap<&'l str, &'l User>,
-    holders: HashMap<&'l str, Holder<'l>>,
-    /// Most tokens share a few sets of scopes: each set is rendered once.
-    scope_values: HashMap<Vec<&'l Scope>, Option<HeaderValue>>,
-}
-
-impl<'l> Builder<'l> {
-    fn new(list: &'l TokenList, names: &'l IdentityHeaders) -> Self {
-        let listed = list.users.iter().flatten().map(|user| (&*user.id, user)).collect();
-        Self { list, names, listed, holders: HashMap::new(), scope_values: HashMap::new() }
+    /// Whether it can judge: a directory that knows nothing cannot.
+    pub fn is_available(&self) -> bool {
+        !matches!(self.known, Known::Nothing)
     }
 
-    fn entries(mut self) -> HashMap<TokenDigest, Entry, BuildDigestHasher> {
-        let mut entries = HashMap::with_capacity_and_hasher(self.list.tokens.len(), BuildDigestHasher::default());
-        for record in &self.list.tokens {
-            let holder = match self.holders.get(&*record.user) {
-                Some(holder) => holder,
-                None => {
-                    let holder = self.holder(&record.user);
-                    self.holders.entry(&record.user).or_insert(holder)
-                }
-            };
-            let scopes = effective_scopes(record.scopes.as_deref(), holder.scopes.as_deref());
-            let scopes = self.scope_values.entry(scopes).or_insert_with_key(|scopes| scopes_value(scopes)).clone();
-            let grant = Grant {
-                identity: TokenIdentity::new(record.id.clone(), scopes, self.names),
-                name: record.name.clone(),
-                subject: Arc::clone(&holder.subject),
-                not_before: record.not_before,
-                expires_at: record.expires_at,
-                revoked_at: record.revoked_at,
-            };
-            entries.insert(record.digest, Entry { grant: Arc::new(grant), standing: holder.standing });
-        }
-        entries
+    /// The tokens that are dead because they were made for a longer life than the policy allows.
+    pub fn overlong(&self) -> impl Iterator<Item = &Arc<Grant>> {
+        self.entries().filter(|entry| entry.standing == Standing::Overlong).map(|entry| &entry.grant)
     }
 
-    fn holder(&self, id: &'l str) -> Holder<'l> {
-        let Some(user) = self.listed.get(id) else {
-            let standing = if self.list.users.is_some() { Standing::Unlisted } else { Standing::Active };
-            return Holder { subject: Arc::new(Subject::bare(id, self.names)), standing, scopes: None };
+    /// Every token that it knows, dead ones too.
+    pub fn grants(&self) -> impl Iterator<Item = &Arc<Grant>> {
+        self.entries().map(|entry| &entry.grant)
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        let table = match &self.known {
+            Known::List(table) => Some(table),
+            Known::Nothing | Known::Elsewhere => None,
         };
-        let standing = match user.status {
-            Status::Active => Standing::Active,
-            Status::Suspended => Standing::Suspended,
-        };
-        let scopes = self.list.roles.as_ref().map(|roles| granted(user, roles));
-        Holder { subject: Arc::new(Subject::listed(user, self.names)), standing, scopes }
-    }
-}
-
-/// All that a user's roles grant, each scope once, in the order of the list.
-fn granted<'l>(user: &User, roles: &'l HashMap<Box<str>, Role>) -> Vec<&'l Scope> {
-    let mut scopes = Vec::new();
-    for role in user.roles.iter().filter_map(|name| roles.get(name)) {
-        for scope in &role.scopes {
-            if !scopes.contains(&scope) {
-                scopes.push(scope);
-            }
-        }
-    }
-    scopes
-}
-
-/// A token's scopes only narrow its user's; without any of its own it has all of hers.
-fn effective_scopes<'l>(own: Option<&'l [Scope]>, users: Option<&[&'l Scope]>) -> Vec<&'l Scope> {
-    match (own, users) {
-        (None, None) => Vec::new(),
-        (None, Some(users)) => users.to_vec(),
-        (Some(own), None) => own.iter().collect(),
-        (Some(own), Some(users)) => own.iter().filter(|scope| users.contains(scope)).collect(),
+        table.into_iter().flat_map(|table| table.entries())
     }
 }
 
@@ -220,14 +275,14 @@ mod tests {
         let hash = TokenDigest::of("opaque-token");
         let text = format!("[[tokens]]\nid = \"t1\"\nhash = \"{hash}\"\nuser = \"alice\"\n{extra}");
         let list = TokenList::parse(Path::new("t.toml"), &text).unwrap();
-        Directory::new(&list, &Policy::default(), Generation(7), "r1")
+        Directory::new(&list, &Arc::default(), Generation(7), "r1")
     }
 
     fn ask(directory: &Directory, token: &str, now: &str) -> Result<Permit, Denial> {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
         let credential = Credential::from_headers(&headers)?;
-        directory.authenticate(&credential, now.parse().unwrap())
+        directory.authenticate(&credential, &Finding::Nobody, now.parse().unwrap())
     }
 
     fn header(permit: &Permit, name: &str) -> Option<String> {
@@ -254,7 +309,7 @@ mod tests {
             assert_eq!(denial.reason(), reason, "{extra}");
             assert_eq!(denial.status(), 401, "{extra}");
             let known = !matches!(reason, Reason::UnknownToken | Reason::BadChecksum);
-            assert_eq!(denial.grant().map(|grant| grant.token_id()), known.then_some("t1"), "{extra}");
+            assert_eq!(denial.grant().map(|grant| grant.token_id().as_str()), known.then_some("t1"), "{extra}");
         }
     }
 
@@ -269,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_directory_without_a_list_never_says_that_a_token_is_bad() {
-        let denial = ask(&Directory::unavailable(&Policy::default()), "opaque-token", NOW).unwrap_err();
+        let denial = ask(&Directory::unavailable(&Arc::default()), "opaque-token", NOW).unwrap_err();
         assert_eq!((denial.reason(), denial.status().as_u16()), (Reason::SourceUnavailable, 503));
     }
 

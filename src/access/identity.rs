@@ -116,8 +116,8 @@ impl TokenIdentity {
         Self { headers: headers.into_iter().flatten().collect(), id }
     }
 
-    pub(super) fn token_id(&self) -> &str {
-        self.id.as_str()
+    pub(super) fn token_id(&self) -> &TokenId {
+        &self.id
     }
 
     pub(super) fn headers(&self) -> impl Iterator<Item = &Header> {

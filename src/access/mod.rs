@@ -2,14 +2,17 @@
 //!
 //! Nothing here waits, reads or asks for the time: a decision is a function of its arguments.
 
+mod build;
 mod credential;
 mod denial;
+mod deny_list;
 mod directory;
 mod identity;
 mod permit;
 
 pub use credential::Credential;
 pub use denial::Denial;
-pub use directory::{Directory, Generation, Policy};
+pub use deny_list::DenyList;
+pub use directory::{Directory, Entry, Finding, Generation, Policy, Question};
 pub use identity::IdentityHeaders;
 pub use permit::{Grant, Permit};

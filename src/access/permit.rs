@@ -2,30 +2,87 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use http::{HeaderName, HeaderValue};
 use jiff::Timestamp;
 
 use super::directory::Generation;
 use super::identity::{Subject, TokenIdentity};
+use crate::token::{BcryptHash, Scope, TokenDigest, TokenId, TokenRecord};
 
 /// What the list says about one token, ready to be asked on every request.
 #[derive(Debug)]
 pub struct Grant {
     pub(super) identity: TokenIdentity,
-    pub(super) name: Option<Box<str>>,
     pub(super) subject: Arc<Subject>,
+    pub(super) tried: Option<Box<Tried>>,
+    name: Option<Box<str>>,
+    scopes: Arc<[Scope]>,
+    last_used: AtomicI64,
     pub(super) not_before: Option<Timestamp>,
     pub(super) expires_at: Option<Timestamp>,
     pub(super) revoked_at: Option<Timestamp>,
 }
 
+/// How a token is found that cannot be looked up.
+#[derive(Debug)]
+pub(super) struct Tried {
+    pub(super) prefix: Box<str>,
+    pub(super) hash: BcryptHash,
+}
+
 impl Grant {
+    pub(super) fn new(
+        identity: TokenIdentity,
+        subject: Arc<Subject>,
+        scopes: Arc<[Scope]>,
+        tried: Option<Box<Tried>>,
+        record: &TokenRecord,
+    ) -> Self {
+        Self {
+            identity,
+            subject,
+            tried,
+            name: record.name.clone(),
+            scopes,
+            last_used: AtomicI64::new(0),
+            not_before: record.not_before,
+            expires_at: record.expires_at,
+            revoked_at: record.revoked_at,
+        }
+    }
+
+    /// Notes a use, to the second; earlier ones than noted change nothing.
+    pub fn touch(&self, now: Timestamp) {
+        let second = now.as_second();
+        // most requests come within the second of the one before: a read is all they cost
+        if self.last_used.load(Ordering::Relaxed) < second {
+            self.last_used.fetch_max(second, Ordering::Relaxed);
+        }
+    }
+
+    /// The last use that this process knows of.
+    pub fn last_used(&self) -> Option<Timestamp> {
+        let second = self.last_used.load(Ordering::Relaxed);
+        Timestamp::from_second(second).ok().filter(|_| second > 0)
+    }
+
+    /// The moment from which on the token is dead.
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        self.expires_at
+    }
+
+    /// Whether another state of the same token may do something that this one may not.
+    pub(super) fn lacks_a_right_of(&self, other: &Self) -> bool {
+        !Arc::ptr_eq(&self.scopes, &other.scopes) && other.scopes.iter().any(|scope| !self.scopes.contains(scope))
+    }
+
     /// The kind of credential, as the audit record and the upstream are told.
     pub const SOURCE: &str = "pat";
 
     /// The token's public id.
-    pub fn token_id(&self) -> &str {
+    pub fn token_id(&self) -> &TokenId {
         self.identity.token_id()
     }
 
@@ -50,12 +107,17 @@ impl Grant {
 #[derive(Clone)]
 pub struct Permit {
     grant: Arc<Grant>,
+    digest: TokenDigest,
     generation: Generation,
 }
 
 impl Permit {
-    pub(super) fn new(grant: &Arc<Grant>, generation: Generation) -> Self {
-        Self { grant: Arc::clone(grant), generation }
+    pub(super) fn new(grant: &Arc<Grant>, digest: TokenDigest, generation: Generation) -> Self {
+        Self { grant: Arc::clone(grant), digest, generation }
+    }
+
+    pub(super) fn digest(&self) -> &TokenDigest {
+        &self.digest
     }
 
     /// What the list says about the token.

@@ -136,7 +136,7 @@ impl AuditRecord {
             reason: self.reason,
             request_id: self.request_id.as_str(),
             auth_source: grant.map(|_| Grant::SOURCE),
-            pat_id: grant.map(Grant::token_id),
+            pat_id: grant.map(|grant| grant.token_id().as_str()),
             pat_name: grant.and_then(Grant::token_name),
             user: grant.map(Grant::user),
             org: grant.and_then(Grant::org),

@@ -3,7 +3,7 @@
 use super::Exit;
 use crate::config::{Config, Overrides};
 use crate::document::Problems;
-use crate::source::FileSource;
+use crate::source::Source;
 
 pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
     let config = match Config::load(overrides) {
@@ -11,20 +11,27 @@ pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
         Err(mut problems) => {
             // the token file may be wrong as well, and can be judged if it can be found
             if let Ok((params, policy)) = Config::load_source(overrides)
-                && let Err(Problems(more)) = FileSource::open(params, policy)
+                && let Err(Problems(more)) = Source::open(&params, &policy)
             {
                 problems.0.extend(more);
             }
             return Err(problems.into());
         }
     };
-    let source = FileSource::open(config.source.clone(), config.policy.clone())?;
-    let tokens = source.published().directory.load().token_count().unwrap_or_default();
+    let source = Source::open(&config.source, &config.policy)?;
+    let directory = source.published().directory.load_full();
+    for grant in directory.overlong() {
+        anstream::eprintln!(
+            "warning: token `{}` is dead: it was made for longer than tokens.max_lifetime",
+            grant.token_id()
+        );
+    }
+    let tokens = directory.grants().count();
     anstream::println!(
         "the configuration is valid: {} in front of {}, {tokens} tokens in {}",
         config.server.listen,
         config.proxy.upstream.address,
-        config.source.path.display()
+        config.source.origin
     );
     Ok(())
 }

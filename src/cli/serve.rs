@@ -12,7 +12,7 @@ use crate::audit::{self, AuditLog};
 use crate::config::{Config, Overrides};
 use crate::proxy::{self, Gate};
 use crate::server::{self, Admin, Drain, Health, Phase, Server};
-use crate::source::{FileSource, Published};
+use crate::source::{Published, Source};
 
 /// How long the audit log may take to write its last records.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -20,7 +20,7 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
     let config = Config::load(overrides)?;
     diagnostics::start();
-    let source = FileSource::open(config.source.clone(), config.policy.clone())?;
+    let source = Source::open(&config.source, &config.policy)?;
     let published = source.published().clone();
     let house = House::open(&config.server, &config.proxy, &config.audit, &published)?;
     let admin = config.admin.as_ref().map(Admin::bind).transpose().map_err(Exit::failure)?;
@@ -35,8 +35,8 @@ pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
             };
             tokio::spawn(admin.serve(health));
         }
-        tokio::spawn(source.follow());
-        let tokens = published.directory.load().token_count().unwrap_or_default();
+        tokio::spawn(source.follow(|_| {}));
+        let tokens = published.directory.load().grants().count();
         tracing::info!(
             address = %house.server.address(),
             upstream = %config.proxy.upstream.address,

@@ -58,7 +58,8 @@ impl Create {
         let settings = TokenSettings::load(&overrides)?;
         let now = Timestamp::now().round(Unit::Second).map_err(Exit::failure)?;
         let expires_at = self.expires.end(now).map_err(|error| Exit::usage(format!("--expires: {error}")))?;
-        let minted = settings.prefix.mint().map_err(|error| Exit::failure(format!("no random numbers: {error}")))?;
+        let minted =
+            settings.policy.prefix.mint().map_err(|error| Exit::failure(format!("no random numbers: {error}")))?;
         edit(&settings.file, |list, document| self.add(list, document, &settings.file, &minted, now, expires_at))
             .map_err(|error| match error {
                 EditError::Invalid(problems) => problems.into(),

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use super::units::{duration, size};
+use super::units::{days, duration, size};
 use super::{Config, Overrides};
 use crate::access::{IdentityHeaders, Policy};
 use crate::audit::{self, Destination};
 use crate::document::{Problem, Table};
 use crate::proxy::{self, Address, AllowedHosts, AllowedOrigins, UpstreamParams, UpstreamTls};
 use crate::server::{self, Limits, ListenAddress, ListenerTls};
-use crate::source;
+use crate::source::{self, Origin};
 use crate::token::Prefix;
 
 const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
@@ -177,11 +177,15 @@ impl Reader<'_> {
         }
         let poll = table.and_then(|table| table.parsed("poll", duration)).unwrap_or(Duration::from_secs(5));
         let prefix = table.and_then(|table| table.parsed("prefix", Prefix::parse)).unwrap_or_default();
+        let deny_list = table.and_then(|table| table.string("deny_list")).map(|text| self.path(text));
+        let max_lifetime = table.and_then(|table| table.parsed("max_lifetime", days));
+        let allow_empty = table.and_then(|table| table.truth("allow_empty")).unwrap_or(false);
         if let Some(table) = table {
             table.done();
         }
-        let policy = Policy { prefix, identity: self.identity() };
-        (path.map(|path| source::Params { path, poll }), policy)
+        let policy = Policy { prefix, identity: self.identity(), max_lifetime };
+        let params = path.map(|path| source::Params { origin: Origin::File(path), deny_list, poll, allow_empty });
+        (params, policy)
     }
 
     fn identity(&self) -> IdentityHeaders {

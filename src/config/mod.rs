@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::access::Policy;
 use crate::document::{Document, Problem, Problems};
-use crate::token::Prefix;
+use crate::source::Origin;
 use crate::{audit, proxy, server, source};
 
 /// What stands above the file: flags, or else the environment. No secret is ever among them.
@@ -34,8 +34,8 @@ pub const DEFAULT_TOKEN_FILE: &str = "tokens.toml";
 pub struct TokenSettings {
     /// The token file.
     pub file: PathBuf,
-    /// The prefix of new tokens.
-    pub prefix: Prefix,
+    /// What holds for every token.
+    pub policy: Policy,
 }
 
 /// A configuration that can be run.
@@ -99,8 +99,11 @@ impl TokenSettings {
         // a token file that nobody named has its usual name
         let (source, policy) = file::read_tokens(&document.root(), path, overrides, &mut Vec::new());
         document.finish()?;
-        let file = source.map_or_else(|| DEFAULT_TOKEN_FILE.into(), |source| source.path);
-        Ok(Self { file, prefix: policy.prefix })
+        let file = match source.map(|source| source.origin) {
+            Some(Origin::File(path)) => path,
+            None => DEFAULT_TOKEN_FILE.into(),
+        };
+        Ok(Self { file, policy })
     }
 }
 

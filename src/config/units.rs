@@ -3,13 +3,21 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Span, SpanRelativeTo};
 
 /// Reads a duration such as `500ms`, `10s`, `5m` or `1h 30m`, longer than nothing.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let unreadable = || format!("`{text}` is not a duration: write one such as 500ms, 10s, 5m or 1h");
     let duration: SignedDuration = text.parse().map_err(|_| unreadable())?;
     Duration::try_from(duration).ok().filter(|duration| !duration.is_zero()).ok_or_else(unreadable)
+}
+
+/// Reads a duration that may have days, such as `365d`; a day has 24 hours.
+pub(super) fn days(text: &str) -> Result<SignedDuration, String> {
+    let unreadable = || format!("`{text}` is not a duration: write one such as 90d or 12h");
+    let span: Span = text.parse().map_err(|_| unreadable())?;
+    let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| unreadable())?;
+    if duration.is_positive() { Ok(duration) } else { Err(unreadable()) }
 }
 
 /// Reads a size such as `65536`, `64KiB` or `16MB`, in bytes.
@@ -33,6 +41,8 @@ mod tests {
         assert_eq!(size("65536"), Ok(65_536));
         assert_eq!(size("64KiB"), Ok(65_536));
         assert_eq!(size("16 MB"), Ok(16_000_000));
+        assert_eq!(days("365d"), Ok(SignedDuration::from_hours(365 * 24)));
+        assert!(days("0d").is_err() && days("1y").is_err());
         for text in ["", "10", "-5s", "0s", "soon"] {
             assert!(duration(text).is_err(), "{text}");
         }

@@ -18,7 +18,7 @@ use super::body::Outgoing;
 use super::origin::{AllowedHosts, AllowedOrigins, Caller};
 use super::rewrite::{self, Hop, Rules};
 use super::upstream::{self, Reply, Upstream};
-use crate::access::{Credential, Directory, IdentityHeaders, Permit};
+use crate::access::{Credential, Directory, Finding, IdentityHeaders, Permit};
 use crate::audit::{AuditLog, OpenRecord};
 use crate::verdict::{Ended, Reason};
 
@@ -152,7 +152,7 @@ impl Gate {
         let directory = self.directory.load();
         record.note(|facts| facts.source_revision = Some(Arc::clone(directory.revision())));
         let verdict = Credential::from_headers(request.headers())
-            .and_then(|credential| directory.authenticate(&credential, Timestamp::now()));
+            .and_then(|credential| directory.authenticate(&credential, &Finding::Nobody, Timestamp::now()));
         let grant = verdict.as_ref().map_or_else(|denial| denial.grant(), |permit| Some(permit.grant()));
         record.note(|facts| facts.grant = grant.cloned());
         verdict.map_err(|denial| answer::denied(&denial))

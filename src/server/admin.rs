@@ -39,10 +39,10 @@ impl Health {
         if self.drain.phase() >= Phase::Draining {
             return Err("not ready: draining\n".to_owned());
         }
-        match (self.directory.load().token_count(), trouble) {
-            (None, trouble) => Err(format!("not ready: tokens are not loaded: {}\n", trouble.unwrap_or("not yet"))),
-            (Some(_), None) => Ok("ready\n".to_owned()),
-            (Some(_), Some(trouble)) => Ok(format!("ready, with the last good list of tokens: {trouble}\n")),
+        match (self.directory.load().is_available(), trouble) {
+            (false, trouble) => Err(format!("not ready: tokens are not loaded: {}\n", trouble.unwrap_or("not yet"))),
+            (true, None) => Ok("ready\n".to_owned()),
+            (true, Some(trouble)) => Ok(format!("ready, with the last good list of tokens: {trouble}\n")),
         }
     }
 

@@ -2,21 +2,98 @@
 
 mod edit;
 mod file;
+pub mod last_used;
+mod publish;
+mod watch;
 
+use std::path::PathBuf;
 use std::sync::Arc;
-
-use arc_swap::{ArcSwap, ArcSwapOption};
+use std::time::Duration;
 
 pub use edit::{EditError, edit};
-pub use file::{FileSource, Params};
+pub use publish::{Published, Publisher};
 
-use crate::access::Directory;
+use crate::access::{DenyList, Directory, Policy};
+use crate::document::Problems;
 
-/// What a source keeps up to date and everybody else reads.
-#[derive(Clone, Debug)]
-pub struct Published {
-    /// Who may do what.
-    pub directory: Arc<ArcSwap<Directory>>,
-    /// What is wrong with the source, while the last good list is in use.
-    pub trouble: Arc<ArcSwapOption<String>>,
+/// The settings of the token source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Params {
+    /// Where the list is.
+    pub origin: Origin,
+    /// Tokens that are dead whatever the list says.
+    pub deny_list: Option<PathBuf>,
+    /// How often files are compared by content when the system tells nothing of changes.
+    pub poll: Duration,
+    /// Whether a list may become empty; otherwise that is taken for a mishap.
+    pub allow_empty: bool,
+}
+
+/// Where a list can be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A token file, or a folder of them.
+    File(PathBuf),
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// The token source: what publishes directories, and what it follows to do so.
+#[derive(Debug)]
+pub struct Source {
+    publisher: Arc<Publisher>,
+    list: file::FileSource,
+    denied: Option<file::DenyFile>,
+}
+
+impl Source {
+    /// Reads everything for the first time.
+    ///
+    /// # Errors
+    /// Every mistake in the files.
+    pub fn open(params: &Params, policy: &Policy) -> Result<Self, Problems> {
+        let publisher = Arc::new(Publisher::new(policy, params.allow_empty));
+        let Origin::File(path) = &params.origin;
+        let list = file::FileSource::open(path, params.poll, &publisher);
+        let denied = params.deny_list.as_deref().map(|path| file::DenyFile::open(path, params.poll, &publisher));
+        let (list, denied) = match (list, denied.transpose()) {
+            (Ok(list), Ok(denied)) => (list, denied),
+            (list, denied) => {
+                let problems = [list.err(), denied.err()].into_iter().flatten();
+                return Err(Problems(problems.flat_map(|problems| problems.0).collect()));
+            }
+        };
+        Ok(Self { publisher, list, denied })
+    }
+
+    /// Where the directory can be read from.
+    pub fn published(&self) -> &Published {
+        self.publisher.published()
+    }
+
+    /// Follows everything until the process ends. `changed` is told of each new directory, before the
+    /// next one can come.
+    pub async fn follow(self, changed: impl Fn(&Directory) + Send + Sync + 'static) {
+        self.publisher.on_change(Box::new(changed));
+        let denied = async {
+            if let Some(denied) = self.denied {
+                denied.follow().await;
+            }
+        };
+        tokio::join!(self.list.follow(), denied);
+    }
+}
+
+/// What the deny list says, for callers that only judge.
+///
+/// # Errors
+/// It cannot be read, or every mistake in it.
+pub fn read_deny_list(path: &std::path::Path) -> Result<DenyList, Problems> {
+    file::read_deny_list(&watch::read(path)?)
 }

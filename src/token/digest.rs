@@ -1,4 +1,5 @@
-//! The SHA-256 of a token: what is stored, looked up and compared instead of the token.
+//! What is stored of a token instead of the token: its SHA-256, which can be looked up, or a bcrypt
+//! string from an older system, which has to be tried.
 
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -32,6 +33,65 @@ impl fmt::Debug for TokenDigest {
     }
 }
 
+/// The hash in a token's record.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum TokenHash {
+    /// Looked up.
+    Sha256(TokenDigest),
+    /// Tried, for tokens that begin with the record's prefix.
+    Bcrypt(BcryptHash),
+}
+
+/// A bcrypt string: `$2a$`, `$2b$` or `$2y$`, the cost, salt and hash.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct BcryptHash(Box<str>);
+
+/// Beyond this cost, one guess takes seconds.
+const MAX_COST: u32 = 14;
+
+impl BcryptHash {
+    /// The string as it is stored.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for BcryptHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BcryptHash(…)")
+    }
+}
+
+impl fmt::Display for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sha256(digest) => digest.fmt(f),
+            Self::Bcrypt(hash) => f.write_str(&hash.0),
+        }
+    }
+}
+
+impl FromStr for TokenHash {
+    type Err = DigestError;
+
+    fn from_str(text: &str) -> Result<Self, DigestError> {
+        if !text.starts_with("$2") {
+            return text.parse().map(Self::Sha256);
+        }
+        let mut parts = text.split('$').skip(1);
+        let (version, cost, rest) = (parts.next(), parts.next(), parts.next());
+        let known = matches!(version, Some("2a" | "2b" | "2y")) && parts.next().is_none();
+        let rest = rest.filter(|rest| rest.len() == 53);
+        let whole =
+            rest.is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"./".contains(&byte)));
+        match cost.filter(|cost| cost.len() == 2).and_then(|cost| cost.parse::<u32>().ok()) {
+            Some(4..=MAX_COST) if known && whole => Ok(Self::Bcrypt(BcryptHash(text.into()))),
+            Some(cost) if cost > MAX_COST => Err(DigestError::Cost(cost)),
+            _ => Err(DigestError::Bcrypt),
+        }
+    }
+}
+
 /// Why a text is not a digest. It never repeats the text, which may be a token put in the wrong place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DigestError {
@@ -41,6 +101,14 @@ pub enum DigestError {
     /// `sha256:` with too few or too many digits, or with other characters.
     #[error("{0} characters after `sha256:`: write exactly 64 hexadecimal digits")]
     Hex(usize),
+    /// Something that begins like a bcrypt string.
+    #[error(
+        "not a whole bcrypt string: write `$2b$`, two digits of cost, `$` and 53 characters, as the older system has it"
+    )]
+    Bcrypt,
+    /// A bcrypt string that takes too long to try.
+    #[error("a bcrypt cost of {0}: costs above 14 take seconds a guess; mint a new token instead")]
+    Cost(u32),
 }
 
 impl FromStr for TokenDigest {
@@ -114,6 +182,26 @@ mod tests {
         assert_eq!("sha256:é".parse::<TokenDigest>(), Err(DigestError::Hex(1)));
     }
 
+    #[test]
+    fn bcrypt_strings_of_every_age() {
+        let rest = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx0";
+        for version in ["2a", "2b", "2y"] {
+            let text = format!("${version}$10${rest}");
+            assert_eq!(text.parse::<TokenHash>().unwrap().to_string(), text);
+        }
+        for (text, error) in [
+            (format!("$2x$10${rest}"), DigestError::Bcrypt),
+            (format!("$2b$10${}", &rest[1..]), DigestError::Bcrypt),
+            (format!("$2b$1${rest}"), DigestError::Bcrypt),
+            (format!("$2b$31${rest}"), DigestError::Cost(31)),
+            (format!("$2b$10${rest}$"), DigestError::Bcrypt),
+            ("$2".to_owned(), DigestError::Bcrypt),
+            ("md5:x".to_owned(), DigestError::Scheme),
+        ] {
+            assert_eq!(text.parse::<TokenHash>(), Err(error), "{text}");
+        }
+    }
+
     proptest! {
         #[test]
         fn text_and_digest_are_one_to_one(token in ".*") {
@@ -124,7 +212,7 @@ mod tests {
 
         #[test]
         fn any_text_is_read_without_panic(text in ".*") {
-            let _ = text.parse::<TokenDigest>();
+            let _ = (text.parse::<TokenDigest>(), format!("$2b${text}").parse::<TokenHash>());
             let _ = format!("sha256:{text}").parse::<TokenDigest>();
         }
     }

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use super::digest::TokenDigest;
-use crate::document::{Document, Problems, Table};
+use super::digest::TokenHash;
+use crate::document::{Document, Problem, Problems, Table};
 
 /// What logs, listings and revocation call a token: never secret, safe in a header and a file name.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -80,8 +80,10 @@ impl Scope {
 pub struct TokenRecord {
     /// Its public name in logs and commands.
     pub id: TokenId,
-    /// The SHA-256 of the secret.
-    pub digest: TokenDigest,
+    /// What is kept of the secret.
+    pub hash: TokenHash,
+    /// The first characters of the token, by which a bcrypt hash is found and a person recognises it.
+    pub prefix: Option<Box<str>>,
     /// The id of the user whom it stands for.
     pub user: Box<str>,
     /// What its owner calls it.
@@ -99,6 +101,12 @@ pub struct TokenRecord {
     /// Why, for people.
     pub revoked_reason: Option<Box<str>>,
 }
+
+/// How many characters a record's `prefix` has.
+pub const PREFIX_LENGTH: usize = 10;
+
+/// More hashes than these are not tried for one token.
+const MAX_CANDIDATES: usize = 4;
 
 /// Whether a user may come in at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,10 +164,57 @@ impl TokenList {
         Ok(list)
     }
 
+    /// Reads the JSON twin of a token file. `place` is named in messages only.
+    ///
+    /// # Errors
+    /// Every mistake in it, with its key.
+    pub fn parse_json(place: &Path, text: &str) -> Result<Self, Problems> {
+        let document = Document::parse_json(place, text)?;
+        let list = Self::read(&document.root());
+        document.finish()?;
+        Ok(list)
+    }
+
+    /// Takes in another file of the same list; `file` is named in messages only.
+    ///
+    /// # Errors
+    /// Something occurs in both.
+    pub fn merge(&mut self, other: Self, file: &Path) -> Result<(), Problems> {
+        let mut problems = Vec::new();
+        let mut twice =
+            |what: String| problems.push(Problem::in_file(file, format!("{what} occurs in another file, too")));
+        let ids: HashSet<_> = self.tokens.iter().map(|token| &token.id).collect();
+        let hashes: HashSet<_> = self.tokens.iter().map(|token| &token.hash).collect();
+        for token in &other.tokens {
+            if ids.contains(&token.id) || hashes.contains(&token.hash) {
+                twice(format!("token `{}`, or its hash,", token.id));
+            }
+        }
+        let known: HashSet<_> = self.users.iter().flatten().map(|user| &user.id).collect();
+        for user in other.users.iter().flatten().filter(|user| known.contains(&user.id)) {
+            twice(format!("user `{}`", user.id));
+        }
+        let known = self.roles.as_ref();
+        for name in other.roles.iter().flat_map(HashMap::keys) {
+            if known.is_some_and(|roles| roles.contains_key(name)) {
+                twice(format!("role `{name}`"));
+            }
+        }
+        self.tokens.extend(other.tokens);
+        if let Some(users) = other.users {
+            self.users.get_or_insert_default().extend(users);
+        }
+        if let Some(roles) = other.roles {
+            self.roles.get_or_insert_default().extend(roles);
+        }
+        if problems.is_empty() { Ok(()) } else { Err(Problems(problems)) }
+    }
+
     /// Mistakes go to the document; what is returned counts only when there are none.
     fn read(root: &Table<'_>) -> Self {
         let mut ids = HashSet::new();
         let mut digests = HashSet::new();
+        let mut candidates = HashMap::<Box<str>, usize>::new();
         let mut tokens = Vec::new();
         for table in root.tables("tokens").unwrap_or_default() {
             let record = read_token(&table);
@@ -168,8 +223,26 @@ impl TokenList {
             if !ids.insert(record.id.clone()) {
                 table.problem("id", format!("`{}` occurs twice: give each token an id of its own", record.id));
             }
-            if !digests.insert(record.digest) {
-                table.problem("hash", "occurs twice: two records cannot stand for one token");
+            match (&record.hash, &record.prefix) {
+                (TokenHash::Sha256(digest), _) if !digests.insert(*digest) => {
+                    table.problem("hash", "occurs twice: two records cannot stand for one token");
+                }
+                (TokenHash::Bcrypt(_), Some(prefix)) => {
+                    let count = candidates.entry(prefix.clone()).or_default();
+                    *count += 1;
+                    if *count > MAX_CANDIDATES {
+                        let message =
+                            format!("more than {MAX_CANDIDATES} bcrypt hashes have this prefix: mint new tokens");
+                        table.problem("prefix", message);
+                    }
+                }
+                (TokenHash::Bcrypt(_), None) => {
+                    table.problem(
+                        "hash",
+                        "a bcrypt hash cannot be looked up: set `prefix` to the token's first 10 characters",
+                    );
+                }
+                (TokenHash::Sha256(_), _) => {}
             }
             tokens.push(record);
         }
@@ -182,11 +255,12 @@ impl TokenList {
 
 fn read_token(table: &Table<'_>) -> Option<TokenRecord> {
     let id = table.required("id").and_then(|text| TokenId::parse(text).map_err(|why| table.problem("id", why)).ok());
-    let digest = table
+    let hash = table
         .required("hash")
-        .and_then(|text| text.parse::<TokenDigest>().map_err(|why| table.problem("hash", why.to_string())).ok());
+        .and_then(|text| text.parse::<TokenHash>().map_err(|why| table.problem("hash", why.to_string())).ok());
     let user = required_text(table, "user");
     Some(TokenRecord {
+        prefix: table.parsed("prefix", prefix).map(Into::into),
         name: text(table, "name"),
         scopes: scopes(table),
         created_at: table.timestamp("created_at"),
@@ -195,7 +269,7 @@ fn read_token(table: &Table<'_>) -> Option<TokenRecord> {
         revoked_at: table.timestamp("revoked_at"),
         revoked_reason: text(table, "revoked_reason"),
         id: id?,
-        digest: digest?,
+        hash: hash?,
         user: user?,
     })
 }
@@ -245,6 +319,14 @@ fn status(text: &str) -> Result<Status, String> {
     }
 }
 
+fn prefix(text: &str) -> Result<String, String> {
+    if text.len() == PREFIX_LENGTH && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(text.to_owned());
+    }
+    // not repeated: somebody may have put the whole token here
+    Err(format!("not the beginning of a token: write its first {PREFIX_LENGTH} characters"))
+}
+
 fn role_name(text: &str) -> Result<(), String> {
     let fits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',');
     if fits { Ok(()) } else { Err(format!("{text:?} is not a role: write printable ASCII without spaces and commas")) }
@@ -287,6 +369,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::token::TokenDigest;
 
     const HASH: &str = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
@@ -323,7 +406,7 @@ mod tests {
         let list = TokenList::parse(Path::new("t.toml"), &text).unwrap();
         let token = &list.tokens[0];
         assert_eq!((token.id.as_str(), &*token.user), ("k3V9mQ2xTa", "alice"));
-        assert_eq!(token.digest, TokenDigest::of("abc"));
+        assert_eq!(token.hash, TokenHash::Sha256(TokenDigest::of("abc")));
         assert_eq!(token.expires_at.unwrap().to_string(), "2027-02-20T08:00:00Z");
         assert_eq!(list.users.unwrap()[0].status, Status::Suspended);
         assert_eq!(list.roles.unwrap()["developer"].scopes.len(), 2);

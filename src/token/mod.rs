@@ -5,7 +5,7 @@ mod lifetime;
 mod list;
 mod plaintext;
 
-pub use digest::{BuildDigestHasher, DigestError, TokenDigest};
+pub use digest::{BcryptHash, BuildDigestHasher, DigestError, TokenDigest, TokenHash};
 pub use lifetime::{Lifetime, LifetimeError};
-pub use list::{Role, Scope, Status, TokenId, TokenList, TokenRecord, User};
+pub use list::{PREFIX_LENGTH, Role, Scope, Status, TokenId, TokenList, TokenRecord, User};
 pub use plaintext::{Checksum, Minted, Prefix, Token};

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use arc_swap::{ArcSwap, ArcSwapOption};
 use clap::Args;
 use jiff::Timestamp;
 
@@ -18,7 +17,7 @@ use crate::audit;
 use crate::config::{Config, Overrides};
 use crate::server::Phase;
 use crate::source::Published;
-use crate::token::{Minted, Role, Scope, Status, TokenList, TokenRecord, User};
+use crate::token::{Minted, Role, Scope, Status, TokenHash, TokenList, TokenRecord, User};
 
 /// What the demonstration can be told.
 #[derive(Args, Debug)]
@@ -48,9 +47,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     };
     let config = Config::load(&overrides)?;
     let minted = config.policy.prefix.mint().map_err(|error| Exit::failure(format!("no random numbers: {error}")))?;
-    let directory = Directory::new(&list(&minted, Timestamp::now() + LIFETIME)?, &config.policy, Generation(1), "demo");
-    let published =
-        Published { directory: Arc::new(ArcSwap::from_pointee(directory)), trouble: Arc::new(ArcSwapOption::empty()) };
+    let directory = Directory::new(
+        &list(&minted, Timestamp::now() + LIFETIME)?,
+        &Arc::new(config.policy.clone()),
+        Generation(1),
+        "demo",
+    );
+    let published = Published::fixed(directory);
     let audit = audit::Params { destination: audit::Destination::Stdout, ..config.audit.clone() };
     let house = House::open(&config.server, &config.proxy, &audit, &published)?;
 
@@ -73,7 +76,8 @@ fn list(minted: &Minted, expires_at: Timestamp) -> Result<TokenList, Exit> {
     let scope = |text| Scope::parse(text).map_err(Exit::failure);
     let token = TokenRecord {
         id: minted.id.clone(),
-        digest: minted.token.digest(),
+        hash: TokenHash::Sha256(minted.token.digest()),
+        prefix: None,
         user: "alice".into(),
         name: Some("demo".into()),
         scopes: None,

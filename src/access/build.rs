@@ -1,0 +1,162 @@
+//! Building a directory's table from a list: everything that can be worked out before a request comes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use http::HeaderValue;
+
+use super::directory::{Entry, Policy, Standing};
+use super::identity::{Subject, TokenIdentity, scopes_value};
+use super::permit::{Grant, Permit, Tried};
+use crate::token::{BuildDigestHasher, Role, Scope, Status, TokenDigest, TokenHash, TokenList, TokenRecord, User};
+
+/// All tokens of a list: those that can be looked up, and those that have to be tried.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    pub(super) tokens: HashMap<TokenDigest, Entry, BuildDigestHasher>,
+    pub(super) bcrypt: HashMap<Box<str>, Arc<[Arc<Entry>]>>,
+}
+
+impl Table {
+    /// What the list says now about the token that a permit was given for.
+    pub(super) fn current(&self, permit: &Permit) -> Option<&Entry> {
+        match &permit.grant().tried {
+            None => self.tokens.get(permit.digest()),
+            Some(tried) => {
+                let candidates = self.bcrypt.get(&tried.prefix)?;
+                candidates.iter().find(|entry| entry.bcrypt() == Some(&tried.hash)).map(|entry| &**entry)
+            }
+        }
+    }
+
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.tokens.values().chain(self.bcrypt.values().flat_map(|entries| entries.iter()).map(|entry| &**entry))
+    }
+}
+
+/// The one entry of a list that was fetched for one token.
+pub(super) fn single(list: &TokenList, policy: &Policy) -> Option<Arc<Entry>> {
+    let mut table = table(list, policy);
+    let mut digests = table.tokens.keys().copied();
+    let (digest, None) = (digests.next()?, digests.next()) else { return None };
+    table.tokens.remove(&digest).map(Arc::new)
+}
+
+pub(super) fn table(list: &TokenList, policy: &Policy) -> Table {
+    let mut builder = Builder::new(list, policy);
+    let mut table = Table::default();
+    table.tokens.reserve(list.tokens.len());
+    let mut bcrypt = HashMap::<Box<str>, Vec<Arc<Entry>>>::new();
+    for record in &list.tokens {
+        let entry = builder.entry(record);
+        match &record.hash {
+            TokenHash::Sha256(digest) => {
+                table.tokens.insert(*digest, entry);
+            }
+            TokenHash::Bcrypt(_) => {
+                let prefix = record.prefix.clone().unwrap_or_default();
+                bcrypt.entry(prefix).or_default().push(Arc::new(entry));
+            }
+        }
+    }
+    table.bcrypt = bcrypt.into_iter().map(|(prefix, entries)| (prefix, entries.into())).collect();
+    table
+}
+
+/// A user, as all of her tokens share her.
+struct Holder<'l> {
+    subject: Arc<Subject>,
+    standing: Standing,
+    /// What her roles grant; `None` where roles grant nothing because the list has none.
+    scopes: Option<Vec<&'l Scope>>,
+}
+
+/// A set of scopes, as all tokens that have it share it.
+#[derive(Clone)]
+struct Rights {
+    scopes: Arc<[Scope]>,
+    value: Option<HeaderValue>,
+}
+
+struct Builder<'l> {
+    list: &'l TokenList,
+    policy: &'l Policy,
+    listed: HashMap<&'l str, &'l User>,
+    holders: HashMap<&'l str, Holder<'l>>,
+    rights: HashMap<Vec<&'l Scope>, Rights>,
+}
+
+impl<'l> Builder<'l> {
+    fn new(list: &'l TokenList, policy: &'l Policy) -> Self {
+        let listed = list.users.iter().flatten().map(|user| (&*user.id, user)).collect();
+        Self { list, policy, listed, holders: HashMap::new(), rights: HashMap::new() }
+    }
+
+    fn entry(&mut self, record: &'l TokenRecord) -> Entry {
+        let holder = match self.holders.get(&*record.user) {
+            Some(holder) => holder,
+            None => {
+                let holder = self.holder(&record.user);
+                self.holders.entry(&record.user).or_insert(holder)
+            }
+        };
+        let scopes = effective_scopes(record.scopes.as_deref(), holder.scopes.as_deref());
+        let rights = self.rights.entry(scopes).or_insert_with_key(|scopes| Rights {
+            scopes: scopes.iter().copied().cloned().collect(),
+            value: scopes_value(scopes),
+        });
+        let tried = match (&record.hash, &record.prefix) {
+            (TokenHash::Bcrypt(hash), Some(prefix)) => {
+                Some(Box::new(Tried { prefix: prefix.clone(), hash: hash.clone() }))
+            }
+            _ => None,
+        };
+        let grant = Grant::new(
+            TokenIdentity::new(record.id.clone(), rights.value.clone(), &self.policy.identity),
+            Arc::clone(&holder.subject),
+            Arc::clone(&rights.scopes),
+            tried,
+            record,
+        );
+        let in_policy = self.policy.allows_lifetime(record.created_at, record.expires_at);
+        let standing = if in_policy { holder.standing } else { Standing::Overlong };
+        Entry { grant: Arc::new(grant), standing }
+    }
+
+    fn holder(&self, id: &'l str) -> Holder<'l> {
+        let names = &self.policy.identity;
+        let Some(user) = self.listed.get(id) else {
+            let standing = if self.list.users.is_some() { Standing::Unlisted } else { Standing::Active };
+            return Holder { subject: Arc::new(Subject::bare(id, names)), standing, scopes: None };
+        };
+        let standing = match user.status {
+            Status::Active => Standing::Active,
+            Status::Suspended => Standing::Suspended,
+        };
+        let scopes = self.list.roles.as_ref().map(|roles| granted(user, roles));
+        Holder { subject: Arc::new(Subject::listed(user, names)), standing, scopes }
+    }
+}
+
+/// All that a user's roles grant, each scope once, in the order of the list.
+fn granted<'l>(user: &User, roles: &'l HashMap<Box<str>, Role>) -> Vec<&'l Scope> {
+    let mut scopes = Vec::new();
+    for role in user.roles.iter().filter_map(|name| roles.get(name)) {
+        for scope in &role.scopes {
+            if !scopes.contains(&scope) {
+                scopes.push(scope);
+            }
+        }
+    }
+    scopes
+}
+
+/// A token's scopes only narrow its user's; without any of its own it has all of hers.
+fn effective_scopes<'l>(own: Option<&'l [Scope]>, users: Option<&[&'l Scope]>) -> Vec<&'l Scope> {
+    match (own, users) {
+        (None, None) => Vec::new(),
+        (None, Some(users)) => users.to_vec(),
+        (Some(own), None) => own.iter().collect(),
+        (Some(own), Some(users)) => own.iter().filter(|scope| users.contains(scope)).collect(),
+    }
+}
