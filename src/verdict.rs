@@ -48,6 +48,8 @@ pub enum Reason {
     MethodNotAllowed,
     /// A head or a body past its limit.
     TooLarge,
+    /// A session that belongs to somebody else.
+    SessionMismatch,
     /// A browser's preflight, answered here.
     Preflight,
     /// A client looking for OAuth, told that there is none.
@@ -85,6 +87,10 @@ pub enum Ended {
     ClientGone,
     /// The upstream broke off.
     UpstreamFailed,
+    /// The token was revoked, or a right of it or its user was taken away, and the answer was cut.
+    Revoked,
+    /// The token came to its end, and the answer was cut.
+    Expired,
     /// This process was told to stop.
     Drained,
 }

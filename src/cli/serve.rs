@@ -4,23 +4,29 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
 
 use super::{Exit, diagnostics};
 use crate::audit::{self, AuditLog};
 use crate::config::{Config, Overrides};
-use crate::proxy::{self, Gate};
+use crate::proxy::{self, Gate, Sessions, Streams};
 use crate::server::{self, Admin, Drain, Health, Phase, Server};
 use crate::source::{Published, Source};
 
-/// How long the audit log may take to write its last records.
+/// How often open streams are looked at for an expired token.
+const EXPIRY_TICK: Duration = Duration::from_millis(250);
+
+/// How long the last use of tokens and the audit log may take to be written at the end.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
     let config = Config::load(overrides)?;
     diagnostics::start();
-    let source = Source::open(&config.source, &config.policy)?;
+    let mut source = Source::open(&config.source, &config.policy)?;
     let published = source.published().clone();
     let house = House::open(&config.server, &config.proxy, &config.audit, &published)?;
     let admin = config.admin.as_ref().map(Admin::bind).transpose().map_err(Exit::failure)?;
@@ -35,7 +41,12 @@ pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
             };
             tokio::spawn(admin.serve(health));
         }
-        tokio::spawn(source.follow(|_| {}));
+        let last_words = source.take_last_used().map(|last_used| {
+            let drain = house.drain.clone();
+            tokio::spawn(last_used.keep(async move { drain.reached(Phase::Over).await }))
+        });
+        let streams = Arc::clone(&house.streams);
+        tokio::spawn(source.follow(move |directory| streams.review(directory, Timestamp::now())));
         let tokens = published.directory.load().grants().count();
         tracing::info!(
             address = %house.server.address(),
@@ -47,6 +58,7 @@ pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
         if tokens == 0 {
             tracing::warn!("the token list is empty: nobody can come in");
         }
+        last_words
     });
     Ok(())
 }
@@ -55,6 +67,7 @@ pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
 pub(super) struct House {
     pub(super) server: Server,
     pub(super) drain: Drain,
+    streams: Arc<Streams>,
     runtime: Runtime,
     audit: AuditLog,
     writer: audit::Writer,
@@ -76,24 +89,37 @@ impl House {
         let (audit, writer) =
             AuditLog::open(audit).map_err(|error| Exit::failure(format!("cannot open the audit log: {error}")))?;
         let drain = Drain::default();
-        let gate = || Gate::new(proxy, Arc::clone(&published.directory), audit.clone());
-        let server = Server::start(server, &drain, gate).map_err(Exit::failure)?;
-        Ok(Self { server, drain, runtime, audit, writer, signals })
+        let streams = Arc::new(Streams::new(Arc::clone(&published.directory)));
+        let shared = proxy::Shared {
+            directory: Arc::clone(&published.directory),
+            streams: Arc::clone(&streams),
+            sessions: Sessions::new(&proxy.sessions),
+            audit: audit.clone(),
+        };
+        let server = Server::start(server, &drain, || Gate::new(proxy, &shared)).map_err(Exit::failure)?;
+        Ok(Self { server, drain, streams, runtime, audit, writer, signals })
     }
 
-    /// Runs until a signal says stop, then drains. `begin` is called inside the runtime, at the start.
-    pub(super) fn run(self, begin: impl FnOnce(&Self)) {
+    /// Runs until a signal says stop, then drains. `begin` is called inside the runtime, at the start;
+    /// the task that it returns, if any, is waited for at the end.
+    pub(super) fn run(self, begin: impl FnOnce(&Self) -> Option<JoinHandle<()>>) {
         let entered = self.runtime.enter();
-        begin(&self);
+        let last_words = begin(&self);
+        tokio::spawn(expire(Arc::clone(&self.streams)));
         drop(entered);
-        let Self { server, drain, runtime, audit, writer, mut signals } = self;
+        let Self { server, drain, streams: _, runtime, audit, writer, mut signals } = self;
         let finished = runtime.block_on(async {
             signals.stop().await;
             tracing::info!("draining: no new connections, running requests may finish");
             // readiness changes before the first connection is refused
             drain.advance(Phase::Draining);
             audit.begin_draining();
-            server.drain(signals.stop()).await
+            let finished = server.drain(signals.stop()).await;
+            if let Some(last_words) = last_words {
+                // whatever they were, they are no reason to stay
+                let _ = timeout(LAST_WORDS, last_words).await;
+            }
+            finished
         });
         if !finished {
             tracing::warn!("the drain deadline has come: what was still running was cut");
@@ -102,6 +128,14 @@ impl House {
             tracing::error!("the audit log could not be written to its end");
         }
         tracing::info!(audit_records_lost = audit.lost(), "stopped");
+    }
+}
+
+/// Ends streams whose tokens come to their end, by the wall clock and whatever it does.
+async fn expire(streams: Arc<Streams>) {
+    loop {
+        sleep(EXPIRY_TICK).await;
+        streams.expire(Timestamp::now());
     }
 }
 

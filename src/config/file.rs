@@ -11,9 +11,9 @@ use super::{Config, Overrides};
 use crate::access::{IdentityHeaders, Policy};
 use crate::audit::{self, Destination};
 use crate::document::{Problem, Table};
-use crate::proxy::{self, Address, AllowedHosts, AllowedOrigins, UpstreamParams, UpstreamTls};
+use crate::proxy::{self, Address, AllowedHosts, AllowedOrigins, SessionParams, UpstreamParams, UpstreamTls};
 use crate::server::{self, Limits, ListenAddress, ListenerTls};
-use crate::source::{self, Origin};
+use crate::source::{self, Origin, last_used};
 use crate::token::Prefix;
 
 const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
@@ -66,7 +66,7 @@ impl Reader<'_> {
         let (source, policy) = self.tokens();
         let audit = self.audit();
         let timeouts = self.timeouts();
-        let (limits, body_limit, idle_connections) = self.limits(&timeouts);
+        let bounds = self.limits(&timeouts);
         root.done();
 
         let (source, upstream) = (source?, upstream?);
@@ -75,7 +75,7 @@ impl Reader<'_> {
                 listen: listen?,
                 tls,
                 workers: workers.unwrap_or_else(cores),
-                limits,
+                limits: bounds.connection,
                 drain_timeout: timeouts.drain,
             },
             admin: admin?,
@@ -86,13 +86,14 @@ impl Reader<'_> {
                     connect_timeout: timeouts.upstream_connect,
                     head_timeout: timeouts.upstream_head,
                     idle_timeout: timeouts.upstream_idle,
-                    idle_connections,
+                    idle_connections: bounds.idle_connections,
                 },
                 upstream_host,
                 identity: policy.identity.clone(),
                 allowed_origins: allowed_origins.unwrap_or_default(),
                 allowed_hosts: allowed_hosts.unwrap_or_default(),
-                body_limit,
+                sessions: SessionParams { capacity: bounds.sessions, idle: timeouts.session_idle },
+                body_limit: bounds.body,
             },
             source,
             policy,
@@ -179,12 +180,23 @@ impl Reader<'_> {
         let prefix = table.and_then(|table| table.parsed("prefix", Prefix::parse)).unwrap_or_default();
         let deny_list = table.and_then(|table| table.string("deny_list")).map(|text| self.path(text));
         let max_lifetime = table.and_then(|table| table.parsed("max_lifetime", days));
+        let last_used = table.and_then(|table| table.string("last_used"));
         let allow_empty = table.and_then(|table| table.truth("allow_empty")).unwrap_or(false);
         if let Some(table) = table {
             table.done();
         }
         let policy = Policy { prefix, identity: self.identity(), max_lifetime };
-        let params = path.map(|path| source::Params { origin: Origin::File(path), deny_list, poll, allow_empty });
+        let params = path.map(|path| source::Params {
+            last_used: match last_used {
+                Some("off") => None,
+                Some(named) => Some(self.path(named)),
+                None => Some(last_used::beside(&path)),
+            },
+            origin: Origin::File(path),
+            deny_list,
+            poll,
+            allow_empty,
+        });
         (params, policy)
     }
 
@@ -223,7 +235,7 @@ impl Reader<'_> {
         audit::Params { destination, queue: queue.and_then(|queue| usize::try_from(queue).ok()).unwrap_or(65_536) }
     }
 
-    fn limits(&self, timeouts: &Timeouts) -> (Limits, u64, usize) {
+    fn limits(&self, timeouts: &Timeouts) -> Bounds {
         let table = self.root.table("limits");
         let table = table.as_ref();
         let bytes = |key, default, least| {
@@ -247,17 +259,18 @@ impl Reader<'_> {
         let headers = number("headers", 100);
         let streams = number("streams", 128);
         let idle_connections = number("upstream_idle", 64);
+        let sessions = number("sessions", 100_000);
         if let Some(table) = table {
             table.done();
         }
-        let limits = Limits {
+        let connection = Limits {
             head: usize::try_from(head).unwrap_or(usize::MAX),
             headers: usize::try_from(headers).unwrap_or(usize::MAX),
             streams: u32::try_from(streams).unwrap_or(u32::MAX),
             handshake_timeout: timeouts.handshake,
             head_timeout: timeouts.head,
         };
-        (limits, body, usize::try_from(idle_connections).unwrap_or(usize::MAX))
+        Bounds { connection, body, idle_connections: usize::try_from(idle_connections).unwrap_or(usize::MAX), sessions }
     }
 
     fn timeouts(&self) -> Timeouts {
@@ -271,6 +284,7 @@ impl Reader<'_> {
             upstream_connect: seconds("upstream_connect", 5),
             upstream_head: seconds("upstream_head", 300),
             upstream_idle: seconds("upstream_idle", 4),
+            session_idle: seconds("session_idle", 24 * 60 * 60),
             drain: seconds("drain", 30),
         };
         if let Some(table) = table {
@@ -280,12 +294,21 @@ impl Reader<'_> {
     }
 }
 
+/// The bounds of every component.
+struct Bounds {
+    connection: Limits,
+    body: u64,
+    idle_connections: usize,
+    sessions: u64,
+}
+
 struct Timeouts {
     handshake: Duration,
     head: Duration,
     upstream_connect: Duration,
     upstream_head: Duration,
     upstream_idle: Duration,
+    session_idle: Duration,
     drain: Duration,
 }
 

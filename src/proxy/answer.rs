@@ -100,6 +100,13 @@ pub(super) fn bad_target() -> Answer {
     Answer::new(StatusCode::BAD_REQUEST, Reason::MalformedRequest, message)
 }
 
+/// A session of somebody else's: as the server itself would answer for one that is gone, so that an
+/// honest client begins anew.
+pub(super) fn session_mismatch() -> Answer {
+    let message = "session not found: initialize a new one";
+    Answer::new(StatusCode::NOT_FOUND, Reason::SessionMismatch, message)
+}
+
 /// A request body past its limit.
 pub(super) fn body_too_large() -> Answer {
     let message =

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::streams::{Streams, Watched};
 use super::upstream::Lease;
+use crate::access::Permit;
 use crate::audit::OpenRecord;
 use crate::verdict::Ended;
 
@@ -141,20 +143,47 @@ struct Relay {
     request: Arc<Meter>,
     bytes: u64,
     ended: Option<Ended>,
+    permit: Permit,
+    streams: Arc<Streams>,
+    /// From the first wait for the upstream on.
+    watched: Option<Watched>,
 }
 
-/// The upstream broke off in the middle: the client must not take what it has for the whole.
+/// Why an answer stops short. The client must not take what it has for the whole.
 #[derive(Debug, thiserror::Error)]
-#[error("the upstream broke off")]
-pub struct BrokenOff(#[source] hyper::Error);
+pub enum BrokenOff {
+    /// The upstream broke off.
+    #[error("the upstream broke off")]
+    Upstream(#[source] hyper::Error),
+    /// The right to the answer has ended.
+    #[error("the token is no longer valid")]
+    Cut,
+}
 
 impl Outgoing {
     pub(super) fn own(body: Bytes) -> Self {
         Self(Kind::Own(Some(body).filter(|body| !body.is_empty())))
     }
 
-    pub(super) fn relay(body: Incoming, lease: Lease, request: Arc<Meter>, record: OpenRecord) -> Self {
-        let mut relay = Relay { body, lease: Some(lease), record: Some(record), request, bytes: 0, ended: None };
+    pub(super) fn relay(
+        body: Incoming,
+        lease: Lease,
+        request: Arc<Meter>,
+        record: OpenRecord,
+        permit: Permit,
+        streams: Arc<Streams>,
+    ) -> Self {
+        let mut relay = Relay {
+            body,
+            lease: Some(lease),
+            record: Some(record),
+            request,
+            bytes: 0,
+            ended: None,
+            permit,
+            streams,
+            watched: None,
+        };
         if relay.body.is_end_stream() {
             relay.complete();
         }
@@ -170,6 +199,13 @@ impl Relay {
             lease.give_back(&self.request);
         }
     }
+
+    /// The client loses its answer and the upstream its connection, both at once.
+    fn cut(&mut self, ended: Ended) {
+        self.ended = Some(ended);
+        self.lease = None;
+        self.watched = None;
+    }
 }
 
 impl Body for Outgoing {
@@ -182,7 +218,18 @@ impl Body for Outgoing {
             Kind::Relay(relay) => relay,
         };
         loop {
-            match ready!(Pin::new(&mut relay.body).poll_frame(cx)) {
+            if let Some(ended) = relay.watched.as_ref().and_then(|watched| watched.poll_cut(cx)) {
+                relay.cut(ended);
+                return Poll::Ready(Some(Err(BrokenOff::Cut)));
+            }
+            let Poll::Ready(frame) = Pin::new(&mut relay.body).poll_frame(cx) else {
+                if relay.watched.is_some() {
+                    return Poll::Pending;
+                }
+                relay.watched = Some(relay.streams.watch(&relay.permit));
+                continue;
+            };
+            match frame {
                 Some(Ok(frame)) => {
                     // an upstream's trailers have no meaning in MCP and are not passed on
                     let Ok(data) = frame.into_data() else { continue };
@@ -194,7 +241,7 @@ impl Body for Outgoing {
                 }
                 Some(Err(error)) => {
                     relay.ended = Some(Ended::UpstreamFailed);
-                    return Poll::Ready(Some(Err(BrokenOff(error))));
+                    return Poll::Ready(Some(Err(BrokenOff::Upstream(error))));
                 }
                 None => {
                     relay.complete();

@@ -17,6 +17,8 @@ use super::answer::{self, Answer};
 use super::body::Outgoing;
 use super::origin::{AllowedHosts, AllowedOrigins, Caller};
 use super::rewrite::{self, Hop, Rules};
+use super::sessions::{self, Sessions};
+use super::streams::Streams;
 use super::upstream::{self, Reply, Upstream};
 use crate::access::{Credential, Directory, Finding, IdentityHeaders, Permit};
 use crate::audit::{AuditLog, OpenRecord};
@@ -39,6 +41,8 @@ pub struct Params {
     pub allowed_origins: AllowedOrigins,
     /// Names of this server that may stand in `Host` on a loopback address, besides loopback's own.
     pub allowed_hosts: AllowedHosts,
+    /// The table of sessions.
+    pub sessions: sessions::Params,
     /// The largest request body, in bytes.
     pub body_limit: u64,
 }
@@ -63,13 +67,30 @@ pub struct Gate {
     origins: AllowedOrigins,
     hosts: AllowedHosts,
     upstream: Upstream,
+    streams: Arc<Streams>,
+    sessions: Sessions,
     body_limit: u64,
 }
 
+/// What all gates of a process share.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// Who may do what.
+    pub directory: Arc<ArcSwap<Directory>>,
+    /// The answers that are still open.
+    pub streams: Arc<Streams>,
+    /// The owners of sessions.
+    pub sessions: Sessions,
+    /// Where records go.
+    pub audit: AuditLog,
+}
+
 impl Gate {
-    /// A gate that asks `directory` and writes to `audit`.
-    pub fn new(params: &Params, directory: Arc<ArcSwap<Directory>>, audit: AuditLog) -> Self {
-        let Params { upstream, upstream_host, identity, allowed_origins, allowed_hosts, body_limit } = params;
+    /// One worker's gate.
+    pub fn new(params: &Params, shared: &Shared) -> Self {
+        let Shared { directory, streams, sessions, audit } = shared.clone();
+        let Params { upstream, upstream_host, identity, allowed_origins, allowed_hosts, body_limit, sessions: _ } =
+            params;
         Self {
             rules: Rules::new(&upstream.address, upstream_host.as_ref(), identity, *body_limit),
             origins: allowed_origins.clone(),
@@ -77,6 +98,8 @@ impl Gate {
             upstream: Upstream::new(upstream),
             body_limit: *body_limit,
             directory,
+            streams,
+            sessions,
             audit,
         }
     }
@@ -96,8 +119,8 @@ impl Gate {
         let mut response = match self.judge(&request, peer, &caller, &mut record) {
             Ok(permit) => {
                 let hop = Hop { client_ip: peer.ip, secure: peer.secure, request_id: &request_id };
-                match self.forward(request, &permit, hop, &mut record).await {
-                    Ok(reply) => follow(reply, record),
+                match self.forward(request, &permit, hop).await {
+                    Ok(reply) => self.follow(reply, permit, record),
                     Err(answer) => close(answer, record),
                 }
             }
@@ -142,6 +165,10 @@ impl Gate {
             return Err(answer);
         }
         let permit = self.admit(request, record)?;
+        let named = sessions::named(request.headers(), request.uri());
+        if !self.sessions.may_use(&named, permit.grant().user()) {
+            return Err(answer::session_mismatch());
+        }
         if request.body().size_hint().lower() > self.body_limit {
             return Err(answer::body_too_large());
         }
@@ -151,31 +178,44 @@ impl Gate {
     fn admit(&self, request: &Request<Incoming>, record: &mut OpenRecord) -> Result<Permit, Answer> {
         let directory = self.directory.load();
         record.note(|facts| facts.source_revision = Some(Arc::clone(directory.revision())));
+        let now = Timestamp::now();
         let verdict = Credential::from_headers(request.headers())
-            .and_then(|credential| directory.authenticate(&credential, &Finding::Nobody, Timestamp::now()));
+            .and_then(|credential| directory.authenticate(&credential, &Finding::Nobody, now));
+        if let Ok(permit) = &verdict {
+            permit.grant().touch(now);
+        }
         let grant = verdict.as_ref().map_or_else(|denial| denial.grant(), |permit| Some(permit.grant()));
         record.note(|facts| facts.grant = grant.cloned());
         verdict.map_err(|denial| answer::denied(&denial))
     }
 
-    async fn forward(
-        &self,
-        request: Request<Incoming>,
-        permit: &Permit,
-        hop: Hop<'_>,
-        record: &mut OpenRecord,
-    ) -> Result<Reply, Answer> {
+    /// Sends a request upstream and judges the head of the answer.
+    async fn forward(&self, request: Request<Incoming>, permit: &Permit, hop: Hop<'_>) -> Result<Reply, Answer> {
+        let named = sessions::named(request.headers(), request.uri());
         let forward = self.rules.request(request, permit, hop)?;
         let sent = self.upstream.send(forward).await;
         let reply = sent.and_then(|reply| {
             let response = rewrite::response(reply.response)?;
             Ok(Reply { response, ..reply })
         });
-        reply.map_err(|failure| {
+        let reply = reply.map_err(|failure| {
             tracing::warn!(request_id = hop.request_id.as_str(), error = %failure, "a request failed");
-            record.note(|facts| facts.ended = Ended::UpstreamFailed);
             answer::failed(&failure)
-        })
+        })?;
+        // the answer may have been long in coming
+        self.streams.confirm(permit).map_err(|denial| answer::denied(&denial))?;
+        if reply.response.status().is_success() {
+            self.sessions.claim(named, reply.response.headers(), permit.grant().user());
+        }
+        Ok(reply)
+    }
+
+    /// Hands the upstream's answer on, together with the record that its end closes.
+    fn follow(&self, reply: Reply, permit: Permit, mut record: OpenRecord) -> Response<Outgoing> {
+        let Reply { response, lease, request } = reply;
+        record.note(|facts| facts.status = Some(response.status()));
+        let streams = Arc::clone(&self.streams);
+        response.map(|body| Outgoing::relay(body, lease, request, record, permit, streams))
     }
 }
 
@@ -209,13 +249,6 @@ fn close(answer: Answer, mut record: OpenRecord) -> Response<Outgoing> {
     });
     record.close(Ended::Complete);
     response.map(Outgoing::own)
-}
-
-/// Hands the upstream's answer on, together with the record that its end closes.
-fn follow(reply: Reply, mut record: OpenRecord) -> Response<Outgoing> {
-    let Reply { response, lease, request } = reply;
-    record.note(|facts| facts.status = Some(response.status()));
-    response.map(|body| Outgoing::relay(body, lease, request, record))
 }
 
 /// Reads a little of a refused request's body: with unread bytes behind it, the answer could be lost

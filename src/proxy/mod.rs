@@ -5,11 +5,15 @@ mod body;
 mod gate;
 mod origin;
 mod rewrite;
+mod sessions;
+mod streams;
 mod upstream;
 
 pub use body::{Inbound, Outgoing};
 pub(crate) use gate::close_unread;
-pub use gate::{Gate, Params, Peer};
+pub use gate::{Gate, Params, Peer, Shared};
 pub use origin::{AllowedHosts, AllowedOrigins};
 pub use rewrite::Forward;
+pub use sessions::{Params as SessionParams, Sessions};
+pub use streams::Streams;
 pub use upstream::{Address, AddressError, Params as UpstreamParams, TlsError, UpstreamTls};

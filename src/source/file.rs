@@ -71,9 +71,11 @@ fn read_list(content: &Content) -> Result<TokenList, Problems> {
 }
 
 pub(super) fn read_deny_list(content: &Content) -> Result<DenyList, Problems> {
-    let lists = content.iter().map(|(path, bytes)| DenyList::parse(path, text(path, bytes)?));
     // a deny list is one file
-    lists.last().unwrap_or_else(|| Ok(DenyList::default()))
+    match content.first() {
+        Some((path, bytes)) => DenyList::parse(path, text(path, bytes)?),
+        None => Ok(DenyList::default()),
+    }
 }
 
 fn text<'c>(path: &Path, bytes: &'c [u8]) -> Result<&'c str, Problems> {

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use edit::{EditError, edit};
+pub use last_used::LastUsed;
 pub use publish::{Published, Publisher};
 
-use crate::access::{DenyList, Directory, Policy};
+use crate::access::{Directory, Policy};
 use crate::document::Problems;
 
 /// The settings of the token source.
@@ -25,6 +26,8 @@ pub struct Params {
     pub deny_list: Option<PathBuf>,
     /// How often files are compared by content when the system tells nothing of changes.
     pub poll: Duration,
+    /// Where the last use of each token is kept, if it is.
+    pub last_used: Option<PathBuf>,
     /// Whether a list may become empty; otherwise that is taken for a mishap.
     pub allow_empty: bool,
 }
@@ -50,6 +53,7 @@ pub struct Source {
     publisher: Arc<Publisher>,
     list: file::FileSource,
     denied: Option<file::DenyFile>,
+    last_used: Option<LastUsed>,
 }
 
 impl Source {
@@ -69,12 +73,18 @@ impl Source {
                 return Err(Problems(problems.flat_map(|problems| problems.0).collect()));
             }
         };
-        Ok(Self { publisher, list, denied })
+        let last_used = params.last_used.as_deref().map(|path| LastUsed::open(path, publisher.published()));
+        Ok(Self { publisher, list, denied, last_used })
     }
 
     /// Where the directory can be read from.
     pub fn published(&self) -> &Published {
         self.publisher.published()
+    }
+
+    /// What keeps the last use of each token, to be run beside [`Self::follow`].
+    pub fn take_last_used(&mut self) -> Option<LastUsed> {
+        self.last_used.take()
     }
 
     /// Follows everything until the process ends. `changed` is told of each new directory, before the
@@ -88,12 +98,4 @@ impl Source {
         };
         tokio::join!(self.list.follow(), denied);
     }
-}
-
-/// What the deny list says, for callers that only judge.
-///
-/// # Errors
-/// It cannot be read, or every mistake in it.
-pub fn read_deny_list(path: &std::path::Path) -> Result<DenyList, Problems> {
-    file::read_deny_list(&watch::read(path)?)
 }

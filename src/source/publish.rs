@@ -77,7 +77,7 @@ impl Publisher {
             Ok(list)
         });
         match list {
-            Ok(list) => self.publish(Directory::new(&list, &self.policy, Generation::default(), revision)),
+            Ok(list) => self.publish(&Directory::new(&list, &self.policy, Generation::default(), revision)),
             Err(problems) => self.complain(Voice::List, &problems),
         }
     }
@@ -88,25 +88,25 @@ impl Publisher {
             Ok(denied) => {
                 let mut state = self.lock();
                 state.denied = Arc::new(denied);
-                self.enforce(&mut state, (**self.published.directory.load()).clone());
+                self.enforce(&state, &self.published.directory.load());
                 self.at_peace(&mut state, Voice::DenyList);
             }
             Err(problems) => self.complain(Voice::DenyList, &problems),
         }
     }
 
-    fn publish(&self, directory: Directory) {
+    fn publish(&self, directory: &Directory) {
         let mut state = self.lock();
         let before = self.published.directory.load_full();
-        carry_over(&before, &directory);
-        self.enforce(&mut state, directory);
+        carry_over(&before, directory);
+        self.enforce(&state, directory);
         self.at_peace(&mut state, Voice::List);
         drop(state);
         // a large list takes its time to free
         drop(before);
     }
 
-    fn enforce(&self, state: &mut State, directory: Directory) {
+    fn enforce(&self, state: &State, directory: &Directory) {
         let generation = Generation(self.published.directory.load().generation().0 + 1);
         let directory = Arc::new(directory.with_denied(&state.denied, generation));
         self.published.directory.store(Arc::clone(&directory));

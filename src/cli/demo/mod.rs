@@ -67,6 +67,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
             }
         });
         introduce(&format!("http://{}{}", house.server.address(), server::PATH), &minted);
+        None
     });
     Ok(())
 }

@@ -1,0 +1,134 @@
+//! Answers that are still open, so that they end when the right to them does.
+//!
+//! An answer is watched from the moment at which it first has to wait for the upstream; most never
+//! do. Whoever puts a new directory into force has every watched answer reviewed, and an answer that
+//! comes to be watched reviews itself if the directory has changed since its permit was given: between
+//! the two, none is missed.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Context;
+
+use arc_swap::ArcSwap;
+use atomic_waker::AtomicWaker;
+use jiff::Timestamp;
+
+use crate::access::{Denial, Directory, Permit};
+use crate::verdict::{Ended, Reason};
+
+/// All open answers of the process.
+#[derive(Debug)]
+pub struct Streams {
+    directory: Arc<ArcSwap<Directory>>,
+    open: Mutex<HashMap<u64, Arc<Handle>>>,
+    next: AtomicU64,
+}
+
+/// One open answer, as its reviewers see it.
+#[derive(Debug)]
+struct Handle {
+    permit: Permit,
+    cut: AtomicU8,
+    waker: AtomicWaker,
+}
+
+const GOES_ON: u8 = 0;
+const REVOKED: u8 = 1;
+const EXPIRED: u8 = 2;
+
+impl Streams {
+    /// Nothing open yet. Permits are reviewed by `directory`.
+    pub fn new(directory: Arc<ArcSwap<Directory>>) -> Self {
+        Self { directory, open: Mutex::default(), next: AtomicU64::new(0) }
+    }
+
+    /// How many answers are open and waiting for the upstream.
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Ends every answer whose permit `directory` would no longer give.
+    pub fn review(&self, directory: &Directory, now: Timestamp) {
+        // reviewed outside the lock, so that requests do not wait for it
+        let handles: Vec<_> = self.lock().values().cloned().collect();
+        for handle in handles {
+            handle.review(directory, now);
+        }
+    }
+
+    /// Ends every answer whose token has come to its end by itself.
+    pub fn expire(&self, now: Timestamp) {
+        let is_due = |handle: &Handle| handle.permit.grant().expires_at().is_some_and(|end| end <= now);
+        let due: Vec<_> = self.lock().values().filter(|handle| is_due(handle)).cloned().collect();
+        for handle in due {
+            handle.cut(EXPIRED);
+        }
+    }
+
+    /// Whether a permit that was given a while ago would still be given.
+    pub(super) fn confirm(&self, permit: &Permit) -> Result<(), Denial> {
+        let directory = self.directory.load();
+        if directory.generation() == permit.generation() {
+            return Ok(());
+        }
+        directory.review(permit, Timestamp::now())
+    }
+
+    /// Begins to watch an answer.
+    pub(super) fn watch(self: &Arc<Self>, permit: &Permit) -> Watched {
+        let handle =
+            Arc::new(Handle { permit: permit.clone(), cut: AtomicU8::new(GOES_ON), waker: AtomicWaker::new() });
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.lock().insert(number, Arc::clone(&handle));
+        let directory = self.directory.load();
+        if directory.generation() != permit.generation() {
+            handle.review(&directory, Timestamp::now());
+        }
+        Watched { handle, number, streams: Arc::clone(self) }
+    }
+
+    /// A panic elsewhere leaves the map whole.
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Handle>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Handle {
+    fn review(&self, directory: &Directory, now: Timestamp) {
+        if let Err(denial) = directory.review(&self.permit, now) {
+            self.cut(if denial.reason() == Reason::Expired { EXPIRED } else { REVOKED });
+        }
+    }
+
+    fn cut(&self, why: u8) {
+        self.cut.store(why, Ordering::Release);
+        self.waker.wake();
+    }
+}
+
+/// An answer under watch, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Watched {
+    handle: Arc<Handle>,
+    number: u64,
+    streams: Arc<Streams>,
+}
+
+impl Watched {
+    /// Why the answer has to end, if it has; otherwise its task is woken when that changes.
+    pub(super) fn poll_cut(&self, cx: &Context<'_>) -> Option<Ended> {
+        self.handle.waker.register(cx.waker());
+        match self.handle.cut.load(Ordering::Acquire) {
+            REVOKED => Some(Ended::Revoked),
+            EXPIRED => Some(Ended::Expired),
+            _ => None,
+        }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.streams.lock().remove(&self.number);
+    }
+}
