@@ -9,4 +9,5 @@
 )]
 
 mod first_light;
+mod revocation;
 mod harness;

@@ -1,0 +1,214 @@
+//! The moment of revocation is the moment of refusal: for the next request, for an open stream, and
+//! for a stream that opens in that very moment. Nobody else feels anything.
+
+use std::fs;
+use std::io::{BufReader, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crate::harness::{Folder, Keep, Origin, Proxy, connect, eventually, read_chunk, read_head};
+
+/// An origin whose every answer is a stream with one event, and then silence.
+fn streaming() -> Origin {
+    Origin::scripted(|_, stream| {
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+        stream.write_all(format!("{head}7\r\ndata: 0\r\n").as_bytes())?;
+        Ok(Keep::Open)
+    })
+}
+
+/// Opens a stream and reads its first event.
+fn open(proxy: &Proxy, token: &str) -> BufReader<TcpStream> {
+    let mut stream = connect(&proxy.address);
+    let request = format!("GET /mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {token}\r\n\r\n", proxy.address);
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut reader = BufReader::new(stream);
+    assert_eq!(read_head(&mut reader).status, 200);
+    assert_eq!(read_chunk(&mut reader).unwrap().unwrap(), b"data: 0");
+    reader
+}
+
+/// Reads on until the stream ends, which must not look like a proper end; tells how long that took.
+fn time_to_cut(mut stream: BufReader<TcpStream>) -> Duration {
+    let started = Instant::now();
+    let end = read_chunk(&mut stream);
+    assert!(end.is_err(), "a cut stream must not end cleanly: {end:?}");
+    started.elapsed()
+}
+
+fn ask(proxy: &Proxy, token: &str) -> u16 {
+    let host = &proxy.address;
+    proxy.ask(&format!("GET /mcp HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n\r\n")).status
+}
+
+/// Adds a line to the record of the token that was made last.
+fn amend(folder: &Folder, line: &str) {
+    let text = folder.read("tokens.toml");
+    folder.write("tokens.toml", &format!("{text}{line}\n"));
+}
+
+#[test]
+fn an_open_stream_ends_within_a_second_of_its_tokens_revocation_and_no_other_does() {
+    let origin = streaming();
+    let folder = Folder::new();
+    let bobs = folder.token("bob", &[]);
+    let alices = folder.token("alice", &[]);
+    let proxy = folder.serve(&origin.url(), "");
+    let (alice, mut bob) = (open(&proxy, &alices), open(&proxy, &bobs));
+
+    amend(&folder, "revoked_at = 2026-01-01T00:00:00Z");
+    assert!(time_to_cut(alice) < Duration::from_secs(1));
+    assert_eq!(ask(&proxy, &alices), 401);
+    eventually("the end of the upstream's connection", || (!origin.closed().is_empty()).then_some(()));
+
+    bob.get_ref().set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let nothing = read_chunk(&mut bob).unwrap_err();
+    assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock, "bob's stream must still be open");
+
+    let audit = proxy.audit(2);
+    let record = audit.iter().find(|record| record["user"] == "alice" && record["status"] == 200).unwrap();
+    assert_eq!((&record["ended"], &record["outcome"]), (&"revoked".into(), &"allowed".into()));
+    assert_eq!(record["bytes_out"], 7);
+}
+
+#[test]
+fn a_stream_ends_when_its_user_is_suspended_removed_or_loses_a_right() {
+    let users = |alice: &str, scopes: &str| {
+        format!("[[users]]\nid = \"bob\"\n{alice}\n[roles.developer]\nscopes = [{scopes}]\n")
+    };
+    let listed = "[[users]]\nid = \"alice\"\nroles = [\"developer\"]\n";
+    for (change, expected) in [
+        (users(&format!("{listed}status = \"suspended\""), "\"a\", \"b\""), "suspended"),
+        (users("", "\"a\", \"b\""), "removed"),
+        (users(listed, "\"a\""), "downgraded"),
+    ] {
+        let origin = streaming();
+        let folder = Folder::new();
+        let token = folder.token("alice", &[]);
+        let tokens = folder.read("tokens.toml");
+        folder.write("tokens.toml", &format!("{tokens}{}", users(listed, "\"a\", \"b\"")));
+        let proxy = folder.serve(&origin.url(), "");
+        let stream = open(&proxy, &token);
+        folder.write("tokens.toml", &format!("{tokens}{change}"));
+        assert!(time_to_cut(stream) < Duration::from_secs(1), "{expected}");
+        assert_eq!(proxy.audit(1)[0]["ended"], "revoked", "{expected}");
+    }
+}
+
+#[test]
+fn more_rights_end_no_stream() {
+    let origin = streaming();
+    let folder = Folder::new();
+    let token = folder.token("alice", &[]);
+    let tokens = folder.read("tokens.toml");
+    let with = |scopes: &str| {
+        format!("{tokens}[[users]]\nid = \"alice\"\nroles = [\"r\"]\n[roles.r]\nscopes = [{scopes}]\n")
+    };
+    folder.write("tokens.toml", &with("\"a\""));
+    let mut proxy = folder.serve(&origin.url(), "");
+    let mut stream = open(&proxy, &token);
+    folder.write("tokens.toml", &with("\"a\", \"b\""));
+    eventually("the new list", || proxy.log().iter().any(|entry| entry["generation"] == 2).then_some(()));
+    stream.get_ref().set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert_eq!(read_chunk(&mut stream).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    proxy.signal("TERM");
+    drop(stream);
+    assert!(proxy.wait().success());
+}
+
+#[test]
+fn a_stream_ends_when_its_token_expires() {
+    let origin = streaming();
+    let folder = Folder::new();
+    let token = folder.token("alice", &["--expires", "3s"]);
+    let proxy = folder.serve(&origin.url(), "");
+    let stream = open(&proxy, &token);
+    assert!(time_to_cut(stream) < Duration::from_secs(4));
+    assert_eq!(ask(&proxy, &token), 401);
+    let audit = proxy.audit(2);
+    assert_eq!((&audit[0]["ended"], &audit[1]["reason"]), (&"expired".into(), &"expired".into()));
+}
+
+#[test]
+fn the_deny_list_stops_a_token_by_id_and_by_digest_whatever_the_list_says() {
+    let origin = streaming();
+    let folder = Folder::new();
+    let (first, second) = (folder.token("alice", &[]), folder.token("alice", &[]));
+    let id = &first["mcp_pat_".len()..][..10];
+    folder.write("revoked.txt", "# nobody yet\n");
+    folder.write(
+        "patgate.toml",
+        &format!(
+            "listen = \"127.0.0.1:0\"\nupstream = \"{}\"\nadmin = \"127.0.0.1:0\"\n[audit]\npath = \"audit.jsonl\"\n\
+             [tokens]\nfile = \"tokens.toml\"\ndeny_list = \"revoked.txt\"\n",
+            origin.url()
+        ),
+    );
+    let proxy = Proxy::start(&folder.path(""), &["--config", "patgate.toml"]);
+    let (one, two) = (open(&proxy, &first), open(&proxy, &second));
+    folder.write("revoked.txt", &format!("{id} # laptop lost\n"));
+    assert!(time_to_cut(one) < Duration::from_secs(1));
+    assert_eq!(ask(&proxy, &first), 401);
+
+    let digest = patgate::token::TokenDigest::of(&second);
+    // the list itself may be broken meanwhile
+    folder.write("tokens.toml", "not a list");
+    folder.write("revoked.txt", &format!("{id}\n{digest}\n"));
+    assert!(time_to_cut(two) < Duration::from_secs(1));
+    assert_eq!(ask(&proxy, &second), 401);
+    assert_eq!(proxy.audit(4).last().unwrap()["reason"], "revoked");
+}
+
+#[test]
+fn a_session_belongs_to_its_user_whatever_token_she_uses() {
+    let origin = Origin::answering(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nmcp-session-id: s-1\r\ncontent-length: 2\r\n\r\n{}",
+    );
+    let folder = Folder::new();
+    let (old, new) = (folder.token("alice", &[]), folder.token("alice", &[]));
+    let bobs = folder.token("bob", &[]);
+    let proxy = folder.serve(&origin.url(), "");
+    let ask = |method: &str, target: &str, session: &str, token: &str| {
+        let host = &proxy.address;
+        proxy.ask(&format!(
+            "{method} {target} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n{session}Content-Length: 0\r\n\r\n"
+        ))
+    };
+    let header = "Mcp-Session-Id: s-1\r\n";
+    assert_eq!(ask("POST", "/mcp", "", &old).status, 200);
+    for method in ["POST", "GET", "DELETE"] {
+        assert_eq!(ask(method, "/mcp", header, &new).status, 200, "a rotated token keeps its user's session");
+        let refused = ask(method, "/mcp", header, &bobs);
+        assert_eq!(refused.status, 404);
+        assert!(refused.json()["error"]["message"].as_str().unwrap().contains("session not found"));
+    }
+    assert_eq!(ask("POST", "/message?sessionId=legacy", "", &old).status, 200);
+    assert_eq!(ask("POST", "/message?%73ession_id=legacy", "", &bobs).status, 404);
+    let received = origin.received().len();
+    assert_eq!(received, 5, "what is refused never reaches the origin");
+    let audit = proxy.audit(9);
+    assert_eq!(audit.iter().filter(|record| record["reason"] == "session_mismatch").count(), 4);
+    assert!(!fs::read_to_string(folder.path("audit.jsonl")).unwrap().contains("legacy"));
+}
+
+#[test]
+fn the_last_use_of_a_token_outlives_reloads_and_restarts() {
+    let origin = Origin::plain();
+    let folder = Folder::new();
+    let token = folder.token("alice", &[]);
+    let id = &token["mcp_pat_".len()..][..10];
+    let mut proxy = folder.serve(&origin.url(), "");
+    assert_eq!(ask(&proxy, &token), 200);
+    folder.token("bob", &[]);
+    eventually("the new list", || proxy.log().iter().any(|entry| entry["generation"] == 2).then_some(()));
+    proxy.signal("TERM");
+    assert!(proxy.wait().success());
+    let written = folder.read("tokens.toml.last-used.json");
+    let first: serde_json::Value = serde_json::from_str(&written).unwrap();
+    assert!(first[id].is_string() && first.as_object().unwrap().len() == 1, "{written}");
+
+    let mut proxy = folder.serve(&origin.url(), "");
+    proxy.signal("TERM");
+    assert!(proxy.wait().success());
+    assert_eq!(folder.read("tokens.toml.last-used.json"), written);
+}
