@@ -41,7 +41,8 @@ fn text(count: usize) -> String {
         .unwrap();
     }
     for user in 0..100 {
-        writeln!(text, "[[users]]\nid = \"user{user}\"\nemail = \"user{user}@example.com\"\nroles = [\"developer\"]\n").unwrap();
+        writeln!(text, "[[users]]\nid = \"user{user}\"\nemail = \"user{user}@example.com\"\nroles = [\"developer\"]\n")
+            .unwrap();
     }
     text + "[roles.developer]\nscopes = [\"mcp:read\", \"mcp:write\"]\n"
 }

@@ -3,63 +3,62 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use http::HeaderValue;
-
-use super::directory::{Entry, Policy, Standing};
-use super::identity::{Subject, TokenIdentity, scopes_value};
-use super::permit::{Grant, Permit, Tried};
+use super::directory::Policy;
+use super::grant::{Grant, Standing, Tried};
+use super::identity::{Rights, Subject};
+use super::permit::Permit;
 use crate::token::{BuildDigestHasher, Role, Scope, Status, TokenDigest, TokenHash, TokenList, TokenRecord, User};
 
 /// All tokens of a list: those that can be looked up, and those that have to be tried.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    pub(super) tokens: HashMap<TokenDigest, Entry, BuildDigestHasher>,
-    pub(super) bcrypt: HashMap<Box<str>, Arc<[Arc<Entry>]>>,
+    pub(super) tokens: HashMap<TokenDigest, Arc<Grant>, BuildDigestHasher>,
+    pub(super) bcrypt: HashMap<Box<str>, Arc<[Arc<Grant>]>>,
 }
 
 impl Table {
     /// What the list says now about the token that a permit was given for.
-    pub(super) fn current(&self, permit: &Permit) -> Option<&Entry> {
+    pub(super) fn current(&self, permit: &Permit) -> Option<&Arc<Grant>> {
         match &permit.grant().tried {
             None => self.tokens.get(permit.digest()),
             Some(tried) => {
                 let candidates = self.bcrypt.get(&tried.prefix)?;
-                candidates.iter().find(|entry| entry.bcrypt() == Some(&tried.hash)).map(|entry| &**entry)
+                candidates.iter().find(|grant| grant.bcrypt() == Some(&tried.hash))
             }
         }
     }
 
-    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.tokens.values().chain(self.bcrypt.values().flat_map(|entries| entries.iter()).map(|entry| &**entry))
+    pub(super) fn grants(&self) -> impl Iterator<Item = &Arc<Grant>> {
+        self.tokens.values().chain(self.bcrypt.values().flat_map(|grants| grants.iter()))
     }
 }
 
-/// The one entry of a list that was fetched for one token.
-pub(super) fn single(list: &TokenList, policy: &Policy) -> Option<Arc<Entry>> {
+/// The one token of a list that was fetched for one token.
+pub(super) fn single(list: &TokenList, policy: &Policy) -> Option<Arc<Grant>> {
     let mut table = table(list, policy);
     let mut digests = table.tokens.keys().copied();
     let (digest, None) = (digests.next()?, digests.next()) else { return None };
-    table.tokens.remove(&digest).map(Arc::new)
+    table.tokens.remove(&digest)
 }
 
 pub(super) fn table(list: &TokenList, policy: &Policy) -> Table {
     let mut builder = Builder::new(list, policy);
     let mut table = Table::default();
     table.tokens.reserve(list.tokens.len());
-    let mut bcrypt = HashMap::<Box<str>, Vec<Arc<Entry>>>::new();
+    let mut bcrypt = HashMap::<Box<str>, Vec<Arc<Grant>>>::new();
     for record in &list.tokens {
-        let entry = builder.entry(record);
+        let grant = Arc::new(builder.grant(record));
         match &record.hash {
             TokenHash::Sha256(digest) => {
-                table.tokens.insert(*digest, entry);
+                table.tokens.insert(*digest, grant);
             }
             TokenHash::Bcrypt(_) => {
                 let prefix = record.prefix.clone().unwrap_or_default();
-                bcrypt.entry(prefix).or_default().push(Arc::new(entry));
+                bcrypt.entry(prefix).or_default().push(grant);
             }
         }
     }
-    table.bcrypt = bcrypt.into_iter().map(|(prefix, entries)| (prefix, entries.into())).collect();
+    table.bcrypt = bcrypt.into_iter().map(|(prefix, grants)| (prefix, grants.into())).collect();
     table
 }
 
@@ -71,19 +70,12 @@ struct Holder<'l> {
     scopes: Option<Vec<&'l Scope>>,
 }
 
-/// A set of scopes, as all tokens that have it share it.
-#[derive(Clone)]
-struct Rights {
-    scopes: Arc<[Scope]>,
-    value: Option<HeaderValue>,
-}
-
 struct Builder<'l> {
     list: &'l TokenList,
     policy: &'l Policy,
     listed: HashMap<&'l str, &'l User>,
     holders: HashMap<&'l str, Holder<'l>>,
-    rights: HashMap<Vec<&'l Scope>, Rights>,
+    rights: HashMap<Vec<&'l Scope>, Arc<Rights>>,
 }
 
 impl<'l> Builder<'l> {
@@ -92,7 +84,7 @@ impl<'l> Builder<'l> {
         Self { list, policy, listed, holders: HashMap::new(), rights: HashMap::new() }
     }
 
-    fn entry(&mut self, record: &'l TokenRecord) -> Entry {
+    fn grant(&mut self, record: &'l TokenRecord) -> Grant {
         let holder = match self.holders.get(&*record.user) {
             Some(holder) => holder,
             None => {
@@ -100,27 +92,18 @@ impl<'l> Builder<'l> {
                 self.holders.entry(&record.user).or_insert(holder)
             }
         };
+        let names = &self.policy.identity;
         let scopes = effective_scopes(record.scopes.as_deref(), holder.scopes.as_deref());
-        let rights = self.rights.entry(scopes).or_insert_with_key(|scopes| Rights {
-            scopes: scopes.iter().copied().cloned().collect(),
-            value: scopes_value(scopes),
-        });
+        let rights = self.rights.entry(scopes).or_insert_with_key(|scopes| Arc::new(Rights::new(scopes, names)));
         let tried = match (&record.hash, &record.prefix) {
             (TokenHash::Bcrypt(hash), Some(prefix)) => {
                 Some(Box::new(Tried { prefix: prefix.clone(), hash: hash.clone() }))
             }
             _ => None,
         };
-        let grant = Grant::new(
-            TokenIdentity::new(record.id.clone(), rights.value.clone(), &self.policy.identity),
-            Arc::clone(&holder.subject),
-            Arc::clone(&rights.scopes),
-            tried,
-            record,
-        );
         let in_policy = self.policy.allows_lifetime(record.created_at, record.expires_at);
         let standing = if in_policy { holder.standing } else { Standing::Overlong };
-        Entry { grant: Arc::new(grant), standing }
+        Grant::new(record, Arc::clone(&holder.subject), Arc::clone(rights), tried, standing)
     }
 
     fn holder(&self, id: &'l str) -> Holder<'l> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
-use super::permit::Grant;
+use super::grant::Grant;
 use crate::verdict::Reason;
 
 /// A refusal. It knows the token where there is one, so that the audit record can name it.

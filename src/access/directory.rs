@@ -8,9 +8,10 @@ use super::build::{self, Table};
 use super::credential::Credential;
 use super::denial::Denial;
 use super::deny_list::DenyList;
+use super::grant::Grant;
 use super::identity::IdentityHeaders;
-use super::permit::{Grant, Permit};
-use crate::token::{BcryptHash, Checksum, PREFIX_LENGTH, Prefix, TokenDigest, TokenList};
+use super::permit::Permit;
+use crate::token::{Checksum, PREFIX_LENGTH, Prefix, TokenDigest, TokenList};
 use crate::verdict::Reason;
 
 /// Which state of the list a decision was made by: each reload has a higher number.
@@ -57,35 +58,11 @@ enum Known {
     Elsewhere,
 }
 
-/// A token of the list, and what its user's standing means for it.
-#[derive(Debug)]
-pub struct Entry {
-    pub(super) grant: Arc<Grant>,
-    pub(super) standing: Standing,
-}
-
-/// How a token stands apart from the time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
-    Active,
-    Suspended,
-    Unlisted,
-    /// Made for a longer life than the policy allows.
-    Overlong,
-}
-
-impl Entry {
-    /// The hash to try, for a token that cannot be looked up by its digest.
-    pub fn bcrypt(&self) -> Option<&BcryptHash> {
-        self.grant.tried.as_ref().map(|tried| &tried.hash)
-    }
-}
-
 /// What has to be found out before a credential can be judged.
 #[derive(Clone, Debug)]
 pub enum Question {
     /// Which of these records, if any, the token was hashed for.
-    Bcrypt(Arc<[Arc<Entry>]>),
+    Bcrypt(Arc<[Arc<Grant>]>),
     /// What the source knows of this digest.
     Lookup(TokenDigest),
 }
@@ -96,7 +73,7 @@ pub enum Finding {
     /// Nobody has this token.
     Nobody,
     /// This record is its own.
-    Found(Arc<Entry>),
+    Found(Arc<Grant>),
     /// It cannot be found out now.
     Unavailable,
 }
@@ -167,20 +144,20 @@ impl Directory {
             Known::Nothing | Known::Elsewhere => None,
         };
         let found = match finding {
-            Finding::Found(entry) => Some(&**entry),
+            Finding::Found(grant) => Some(grant),
             Finding::Nobody | Finding::Unavailable => None,
         };
-        let entry = listed.or(found);
+        let grant = listed.or(found);
         if self.denied.has_digest(&digest) {
-            return Err(Denial::new(Reason::Revoked, entry.map(|entry| &entry.grant)));
+            return Err(Denial::new(Reason::Revoked, grant));
         }
-        let Some(entry) = entry else {
+        let Some(grant) = grant else {
             let unknowable = matches!(self.known, Known::Nothing) || matches!(finding, Finding::Unavailable);
             return Err(Denial::of(if unknowable { Reason::SourceUnavailable } else { Reason::UnknownToken }));
         };
-        match self.objection(&entry.grant, entry.standing, now) {
-            None => Ok(Permit::new(&entry.grant, digest, self.generation)),
-            Some(reason) => Err(Denial::new(reason, Some(&entry.grant))),
+        match self.objection(grant, now) {
+            None => Ok(Permit::new(grant, digest, self.generation)),
+            Some(reason) => Err(Denial::new(reason, Some(grant))),
         }
     }
 
@@ -190,40 +167,24 @@ impl Directory {
     /// # Errors
     /// The token, its user or a right of it is gone since.
     pub fn review(&self, permit: &Permit, now: Timestamp) -> Result<(), Denial> {
-        let (grant, standing) = match &self.known {
-            Known::Nothing | Known::Elsewhere => (permit.grant(), Standing::Active),
+        let grant = match &self.known {
+            Known::Nothing | Known::Elsewhere => permit.grant(),
             Known::List(table) => match table.current(permit) {
-                Some(entry) => (&entry.grant, entry.standing),
+                Some(grant) => grant,
                 None => return Err(Denial::new(Reason::UnknownToken, Some(permit.grant()))),
             },
         };
-        let objection = if self.denied.has_digest(permit.digest()) {
-            Some(Reason::Revoked)
-        } else {
-            self.objection(grant, standing, now)
-        };
-        match objection {
+        let denied = self.denied.has_digest(permit.digest()).then_some(Reason::Revoked);
+        match denied.or_else(|| self.objection(grant, now)) {
             Some(reason) => Err(Denial::new(reason, Some(grant))),
             None if grant.lacks_a_right_of(permit.grant()) => Err(Denial::new(Reason::InsufficientScope, Some(grant))),
             None => Ok(()),
         }
     }
 
-    /// What speaks against a token at this moment; a revocation before all else.
-    fn objection(&self, grant: &Grant, standing: Standing, now: Timestamp) -> Option<Reason> {
-        if grant.revoked_at.is_some_and(|at| at <= now) || self.denied.has_id(grant.token_id()) {
-            return Some(Reason::Revoked);
-        }
-        match standing {
-            Standing::Active => {}
-            Standing::Suspended => return Some(Reason::UserSuspended),
-            Standing::Unlisted => return Some(Reason::UserUnknown),
-            Standing::Overlong => return Some(Reason::LifetimeExceeded),
-        }
-        if grant.not_before.is_some_and(|from| now < from) {
-            return Some(Reason::NotYetValid);
-        }
-        grant.expires_at.is_some_and(|end| end <= now).then_some(Reason::Expired)
+    /// What speaks against a token at this moment, the deny list's word included.
+    fn objection(&self, grant: &Grant, now: Timestamp) -> Option<Reason> {
+        if self.denied.has_id(grant.token_id()) { Some(Reason::Revoked) } else { grant.objection(now) }
     }
 
     /// The number of this state.
@@ -243,20 +204,16 @@ impl Directory {
 
     /// The tokens that are dead because they were made for a longer life than the policy allows.
     pub fn overlong(&self) -> impl Iterator<Item = &Arc<Grant>> {
-        self.entries().filter(|entry| entry.standing == Standing::Overlong).map(|entry| &entry.grant)
+        self.grants().filter(|grant| grant.is_overlong())
     }
 
     /// Every token that it knows, dead ones too.
     pub fn grants(&self) -> impl Iterator<Item = &Arc<Grant>> {
-        self.entries().map(|entry| &entry.grant)
-    }
-
-    fn entries(&self) -> impl Iterator<Item = &Entry> {
         let table = match &self.known {
             Known::List(table) => Some(table),
             Known::Nothing | Known::Elsewhere => None,
         };
-        table.into_iter().flat_map(|table| table.entries())
+        table.into_iter().flat_map(|table| table.grants())
     }
 }
 

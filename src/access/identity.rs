@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderName, HeaderValue};
 
-use super::permit::Grant;
+use super::grant::Grant;
 use crate::token::{Scope, TokenId, User};
 
 /// The names of the identity headers towards the upstream; `None` leaves one out.
@@ -99,36 +99,35 @@ impl Subject {
     }
 }
 
-/// What is told of the token itself.
+/// What the tokens of one set of scopes have in common.
 #[derive(Debug)]
-pub(super) struct TokenIdentity {
-    id: TokenId,
+pub(super) struct Rights {
+    pub(super) scopes: Box<[Scope]>,
     headers: Box<[Header]>,
+    token_id: Option<HeaderName>,
 }
 
-impl TokenIdentity {
-    pub(super) fn new(id: TokenId, scopes: Option<HeaderValue>, names: &IdentityHeaders) -> Self {
-        let headers = [
-            names.scopes.clone().zip(scopes),
-            header(names.token_id.as_ref(), Some(id.as_str())),
-            header(names.source.as_ref(), Some(Grant::SOURCE)),
-        ];
-        Self { headers: headers.into_iter().flatten().collect(), id }
-    }
-
-    pub(super) fn token_id(&self) -> &TokenId {
-        &self.id
+impl Rights {
+    pub(super) fn new(scopes: &[&Scope], names: &IdentityHeaders) -> Self {
+        let texts: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
+        let text = (!texts.is_empty()).then(|| texts.join(" "));
+        let headers =
+            [header(names.scopes.as_ref(), text.as_deref()), header(names.source.as_ref(), Some(Grant::SOURCE))];
+        Self {
+            scopes: scopes.iter().copied().cloned().collect(),
+            headers: headers.into_iter().flatten().collect(),
+            token_id: names.token_id.clone(),
+        }
     }
 
     pub(super) fn headers(&self) -> impl Iterator<Item = &Header> {
         self.headers.iter()
     }
-}
 
-/// Scopes as one header value, separated by spaces.
-pub(super) fn scopes_value(scopes: &[&Scope]) -> Option<HeaderValue> {
-    let texts: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
-    (!texts.is_empty()).then(|| safe_value(&texts.join(" ")))
+    /// Made for each request: it costs less than a rendered value for each token would.
+    pub(super) fn token_id_header(&self, id: &TokenId) -> Option<Header> {
+        header(self.token_id.as_ref(), Some(id.as_str()))
+    }
 }
 
 fn header(name: Option<&HeaderName>, value: Option<&str>) -> Option<Header> {

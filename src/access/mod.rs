@@ -7,12 +7,14 @@ mod credential;
 mod denial;
 mod deny_list;
 mod directory;
+mod grant;
 mod identity;
 mod permit;
 
 pub use credential::Credential;
 pub use denial::Denial;
 pub use deny_list::DenyList;
-pub use directory::{Directory, Entry, Finding, Generation, Policy, Question};
+pub use directory::{Directory, Finding, Generation, Policy, Question};
+pub use grant::Grant;
 pub use identity::IdentityHeaders;
-pub use permit::{Grant, Permit};
+pub use permit::Permit;

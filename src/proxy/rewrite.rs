@@ -98,7 +98,7 @@ impl Rules {
 
         head.headers.insert(HOST, self.host.clone());
         for (name, value) in permit.identity() {
-            head.headers.insert(name.clone(), value.clone());
+            head.headers.insert(name, value);
         }
         head.headers.insert(X_REQUEST_ID, hop.request_id.value().clone());
         let proto = if hop.secure { "https" } else { "http" };

@@ -9,5 +9,5 @@
 )]
 
 mod first_light;
-mod revocation;
 mod harness;
+mod revocation;

@@ -101,9 +101,8 @@ fn more_rights_end_no_stream() {
     let folder = Folder::new();
     let token = folder.token("alice", &[]);
     let tokens = folder.read("tokens.toml");
-    let with = |scopes: &str| {
-        format!("{tokens}[[users]]\nid = \"alice\"\nroles = [\"r\"]\n[roles.r]\nscopes = [{scopes}]\n")
-    };
+    let with =
+        |scopes: &str| format!("{tokens}[[users]]\nid = \"alice\"\nroles = [\"r\"]\n[roles.r]\nscopes = [{scopes}]\n");
     folder.write("tokens.toml", &with("\"a\""));
     let mut proxy = folder.serve(&origin.url(), "");
     let mut stream = open(&proxy, &token);
