@@ -11,3 +11,4 @@
 mod first_light;
 mod harness;
 mod revocation;
+mod torture;
