@@ -86,8 +86,13 @@ impl House {
         let runtime = Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
         // before anybody can be told to stop us
         let signals = runtime.block_on(async { Signals::new() }).map_err(cannot_start)?;
-        let (audit, writer) =
-            AuditLog::open(audit).map_err(|error| Exit::failure(format!("cannot open the audit log: {error}")))?;
+        let (audit, writer) = AuditLog::open(audit).map_err(|error| {
+            let place = match &audit.destination {
+                audit::Destination::Stdout => "standard output".to_owned(),
+                audit::Destination::File(path) => path.display().to_string(),
+            };
+            Exit::failure(format!("cannot open the audit log {place}: {error}"))
+        })?;
         let drain = Drain::default();
         let streams = Arc::new(Streams::new(Arc::clone(&published.directory)));
         let shared = proxy::Shared {

@@ -83,7 +83,8 @@ impl Config {
         let document = Document::parse(path, &text)?;
         let mut outside = Vec::new();
         let (source, policy) = file::read_tokens(&document.root(), path, overrides, &mut outside);
-        document.finish()?;
+        // what is wrong beside it is reported by `load`
+        let _ = document.finish();
         source.map(|source| (source, policy)).ok_or(Problems(outside))
     }
 }

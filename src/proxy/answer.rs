@@ -156,7 +156,7 @@ pub(super) fn failed(failure: &Failure) -> Answer {
             "the MCP server behind this proxy did not answer in time: whether it acted on the request is not known",
         ),
         Failure::BodyTooLarge => return body_too_large(),
-        Failure::BodyBroken => return unread_body(),
+        Failure::BodyBroken | Failure::ClientGone => return unread_body(),
     };
     Answer::new(status, reason, message)
 }

@@ -1,5 +1,7 @@
 //! The bodies that pass through: counted, bounded, never gathered, and true about how they ended.
 
+use std::error::Error;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -36,6 +38,7 @@ pub(super) struct Meter {
 const WHOLE: u8 = 1;
 const TOO_LARGE: u8 = 2;
 const BROKEN: u8 = 3;
+const LEFT: u8 = 4;
 
 impl Meter {
     pub(super) fn bytes(&self) -> u64 {
@@ -53,6 +56,11 @@ impl Meter {
 
     pub(super) fn is_broken(&self) -> bool {
         self.state.load(Ordering::Acquire) == BROKEN
+    }
+
+    /// The client left before it was through.
+    pub(super) fn is_left(&self) -> bool {
+        self.state.load(Ordering::Acquire) == LEFT
     }
 
     fn set(&self, state: u8) {
@@ -85,6 +93,12 @@ impl Inbound {
     }
 }
 
+/// Whether a body was sent wrongly; else its sender has left.
+fn is_malformed(error: &hyper::Error) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    source.is_some_and(|source| matches!(source.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData))
+}
+
 impl Body for Inbound {
     type Data = Bytes;
     type Error = InboundError;
@@ -96,7 +110,7 @@ impl Body for Inbound {
                 return Poll::Ready(None);
             };
             let frame = frame.map_err(|error| {
-                self.meter.set(BROKEN);
+                self.meter.set(if is_malformed(&error) { BROKEN } else { LEFT });
                 InboundError::Broken(error)
             })?;
             // trailers could smuggle an identity past the head: they end here

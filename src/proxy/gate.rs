@@ -19,7 +19,7 @@ use super::origin::{AllowedHosts, AllowedOrigins, Caller};
 use super::rewrite::{self, Hop, Rules};
 use super::sessions::{self, Sessions};
 use super::streams::Streams;
-use super::upstream::{self, Reply, Upstream};
+use super::upstream::{self, Failure, Reply, Upstream};
 use crate::access::{Credential, Directory, Finding, IdentityHeaders, Permit};
 use crate::audit::{AuditLog, OpenRecord};
 use crate::verdict::{Ended, Reason};
@@ -119,9 +119,11 @@ impl Gate {
         let mut response = match self.judge(&request, peer, &caller, &mut record) {
             Ok(permit) => {
                 let hop = Hop { client_ip: peer.ip, secure: peer.secure, request_id: &request_id };
-                match self.forward(request, &permit, hop).await {
+                match self.forward(request, &permit, hop, &mut record).await {
                     Ok(reply) => self.follow(reply, permit, record),
-                    Err(answer) => close(answer, record),
+                    Err(Some(answer)) => close(answer, record),
+                    // the client has left: nobody reads an answer, and the record says so by not having one
+                    Err(None) => Response::new(Outgoing::own(Bytes::new())),
                 }
             }
             Err(answer) => {
@@ -189,18 +191,30 @@ impl Gate {
         verdict.map_err(|denial| answer::denied(&denial))
     }
 
-    /// Sends a request upstream and judges the head of the answer.
-    async fn forward(&self, request: Request<Incoming>, permit: &Permit, hop: Hop<'_>) -> Result<Reply, Answer> {
+    /// Sends a request upstream and judges the head of the answer. The error is what to answer instead,
+    /// if there is anybody left to hear it.
+    async fn forward(
+        &self,
+        request: Request<Incoming>,
+        permit: &Permit,
+        hop: Hop<'_>,
+        record: &mut OpenRecord,
+    ) -> Result<Reply, Option<Answer>> {
         let named = sessions::named(request.headers(), request.uri());
         let forward = self.rules.request(request, permit, hop)?;
+        let meter = Arc::clone(forward.meter());
         let sent = self.upstream.send(forward).await;
         let reply = sent.and_then(|reply| {
             let response = rewrite::response(reply.response)?;
             Ok(Reply { response, ..reply })
         });
         let reply = reply.map_err(|failure| {
+            record.note(|facts| facts.bytes_in = meter.bytes());
+            if matches!(failure, Failure::ClientGone) {
+                return None;
+            }
             tracing::warn!(request_id = hop.request_id.as_str(), error = %failure, "a request failed");
-            answer::failed(&failure)
+            Some(answer::failed(&failure))
         })?;
         // the answer may have been long in coming
         self.streams.confirm(permit).map_err(|denial| answer::denied(&denial))?;

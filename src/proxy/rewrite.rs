@@ -2,19 +2,18 @@
 //! connection stays on it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::header::{
-    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, AUTHORIZATION, CONNECTION,
-    CONTENT_LENGTH, EXPECT, FORWARDED, HOST, ORIGIN, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, ORIGIN, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE,
 };
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 
 use super::answer::{self, Answer};
-use super::body::Inbound;
+use super::body::{Inbound, Meter};
 use super::upstream::{Address, Failure};
 use crate::access::{IdentityHeaders, Permit};
 use crate::audit::RequestId;
@@ -50,6 +49,10 @@ pub struct Forward {
 }
 
 impl Forward {
+    pub(super) fn meter(&self) -> &Arc<Meter> {
+        self.request.body().meter()
+    }
+
     pub(super) fn into_request(self) -> Request<Inbound> {
         self.request
     }
@@ -96,6 +99,8 @@ impl Rules {
         strip_hop_by_hop(&mut head.headers);
         self.strip_claims(&mut head.headers);
 
+        join_cookies(&mut head.headers);
+
         head.headers.insert(HOST, self.host.clone());
         for (name, value) in permit.identity() {
             head.headers.insert(name, value);
@@ -138,12 +143,24 @@ impl Rules {
     fn is_claim(&self, name: &HeaderName) -> bool {
         // an upstream in a CGI tradition reads `_` and `-` as one
         let normal = normalised(name.as_str());
-        normal.starts_with("x-forwarded-")
+        let respelt = name.as_str().contains('_') && !normal.starts_with("mcp-param-");
+        respelt
+            || normal.starts_with("x-forwarded-")
             || normal == FORWARDED.as_str()
             || normal == X_REAL_IP.as_str()
             || normal == X_REQUEST_ID.as_str()
             || normal == AUTHORIZATION.as_str()
             || self.identity.iter().any(|identity| **identity == *normal)
+    }
+}
+
+/// HTTP/2 may send cookies in crumbs; HTTP/1.1 has one field for them (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, whole);
     }
 }
 
@@ -166,15 +183,9 @@ pub(super) fn response<B>(mut response: Response<B>) -> Result<Response<B>, Fail
         headers.remove(CONTENT_LENGTH);
     }
     strip_hop_by_hop(headers);
-    for name in [
-        WWW_AUTHENTICATE,
-        ACCESS_CONTROL_ALLOW_ORIGIN,
-        ACCESS_CONTROL_ALLOW_CREDENTIALS,
-        ACCESS_CONTROL_ALLOW_HEADERS,
-        ACCESS_CONTROL_ALLOW_METHODS,
-        ACCESS_CONTROL_EXPOSE_HEADERS,
-        ACCESS_CONTROL_MAX_AGE,
-    ] {
+    let settled_here = |name: &&HeaderName| **name == WWW_AUTHENTICATE || name.as_str().starts_with("access-control-");
+    let theirs: Vec<HeaderName> = headers.keys().filter(settled_here).cloned().collect();
+    for name in theirs {
         headers.remove(name);
     }
     *response.version_mut() = Version::HTTP_11;

@@ -65,9 +65,9 @@ pub(super) async fn serve(mut transport: Transport, peer: Peer, context: Arc<Ser
         },
     };
     if speaks_http2 {
-        serve_http2(transport, first.freeze(), peer, context).await;
+        serve_http2(transport, first, peer, context).await;
     } else {
-        serve_http1(transport, first.freeze(), peer, context).await;
+        serve_http1(transport, first, peer, context).await;
     }
 }
 
@@ -81,9 +81,9 @@ async fn hear_preface(transport: &mut Transport, first: &mut BytesMut) -> Option
     Some(first.starts_with(HTTP2_PREFACE))
 }
 
-async fn serve_http1(transport: Transport, first: Bytes, peer: Peer, context: Arc<Service>) {
+async fn serve_http1(transport: Transport, first: BytesMut, peer: Peer, context: Arc<Service>) {
     let answering = Arc::new(AtomicUsize::new(0));
-    let stream = Stream::new(transport, first, answer_unread(&context, peer, &answering));
+    let stream = Stream::new(transport, first, answer_unread(&context, peer, &answering)).looking_ahead();
     let service = service_fn(|request: Request<Incoming>| {
         let busy = Busy::new(&answering);
         let context = Arc::clone(&context);
@@ -110,13 +110,19 @@ async fn serve_http1(transport: Transport, first: Bytes, peer: Peer, context: Ar
     }
 }
 
-async fn serve_http2(transport: Transport, first: Bytes, peer: Peer, context: Arc<Service>) {
+async fn serve_http2(transport: Transport, first: BytesMut, peer: Peer, context: Arc<Service>) {
     // over HTTP/2 nothing is answered outside a stream
     let stream = Stream::new(transport, first, Box::new(|_| None));
-    let gate = Arc::clone(&context);
+    let usage = Arc::new(Use::default());
+    let (gate, using) = (Arc::clone(&context), Arc::clone(&usage));
     let service = service_fn(move |request: Request<Incoming>| {
+        using.requests.fetch_add(1, Ordering::AcqRel);
+        let busy = Busy::new(&using.answering);
         let context = Arc::clone(&gate);
-        async move { Ok::<_, Infallible>(context.gate.handle(request, peer).await) }
+        async move {
+            let response = context.gate.handle(request, peer).await;
+            Ok::<_, Infallible>(response.map(|body| Answering { body, _busy: busy }))
+        }
     });
     let head = u32::try_from(context.limits.head).unwrap_or(u32::MAX);
     let connection = http2::Builder::new(TokioExecutor::new())
@@ -129,10 +135,33 @@ async fn serve_http2(transport: Transport, first: Bytes, peer: Peer, context: Ar
         biased;
         _ = connection.as_mut() => return,
         () = context.drain.reached(Phase::Draining) => connection.as_mut().graceful_shutdown(),
+        () = usage.ceases(context.limits.head_timeout) => connection.as_mut().graceful_shutdown(),
     }
     tokio::select! {
         _ = connection.as_mut() => {}
         () = context.drain.reached(Phase::Over) => {}
+        // one that does not even take its goodbye
+        () = usage.ceases(context.limits.head_timeout) => {}
+    }
+}
+
+/// Whether an HTTP/2 connection is of any use.
+#[derive(Debug, Default)]
+struct Use {
+    answering: Arc<AtomicUsize>,
+    requests: AtomicUsize,
+}
+
+impl Use {
+    /// Waits until there has been no request, new or old, for `patience`.
+    async fn ceases(&self, patience: Duration) {
+        loop {
+            let before = self.requests.load(Ordering::Acquire);
+            tokio::time::sleep(patience).await;
+            if self.answering.load(Ordering::Acquire) == 0 && self.requests.load(Ordering::Acquire) == before {
+                return;
+            }
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Sleep, sleep};
@@ -33,7 +33,8 @@ pub(super) type AnswerUnread = Box<dyn FnMut(u16) -> Option<Bytes> + Send>;
 /// A transport with the first bytes put back.
 pub(super) struct Stream {
     transport: Transport,
-    put_back: Bytes,
+    put_back: BytesMut,
+    looks_ahead: bool,
     answer_unread: AnswerUnread,
     own_answer: Option<Bytes>,
     goodbye: Goodbye,
@@ -49,13 +50,40 @@ struct Goodbye {
 const LINGER_BYTES: usize = 64 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(1);
 
+/// How much of a further request is taken in while the one before it is being answered.
+const LOOK_AHEAD: usize = 16 * 1024;
+
 /// The longest bare answer of the HTTP library: a status line and two or three fields.
 const BARE_ANSWER: usize = 256;
 
 impl Stream {
-    pub(super) fn new(transport: Transport, put_back: Bytes, answer_unread: AnswerUnread) -> Self {
+    pub(super) fn new(transport: Transport, put_back: BytesMut, answer_unread: AnswerUnread) -> Self {
         let goodbye = Goodbye { said: false, bytes: LINGER_BYTES, deadline: None };
-        Self { transport, put_back, answer_unread, own_answer: None, goodbye }
+        Self { transport, put_back, looks_ahead: false, answer_unread, own_answer: None, goodbye }
+    }
+
+    /// Notices the end of the client even while nobody reads: the HTTP library stops reading as long
+    /// as bytes of a further request wait in its buffer, and would not hear of it.
+    pub(super) fn looking_ahead(mut self) -> Self {
+        self.looks_ahead = true;
+        self
+    }
+
+    fn look_ahead(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let mut scratch = [MaybeUninit::uninit(); 1024];
+        while self.put_back.len() < LOOK_AHEAD {
+            let mut buf = ReadBuf::uninit(&mut scratch);
+            match Pin::new(&mut self.transport).poll_read(cx, &mut buf)? {
+                Poll::Ready(()) if buf.filled().is_empty() => return Err(io::ErrorKind::ConnectionAborted.into()),
+                Poll::Ready(()) => {
+                    self.put_back.extend_from_slice(buf.filled());
+                    // whoever waits for these bytes has to look for them here
+                    cx.waker().wake_by_ref();
+                }
+                Poll::Pending => break,
+            }
+        }
+        Ok(())
     }
 
     /// The answer of ours that goes out in place of `bytes`, if they are a bare answer.
@@ -145,7 +173,11 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.transport).poll_flush(cx)
+        ready!(Pin::new(&mut self.transport).poll_flush(cx))?;
+        if self.looks_ahead && !self.goodbye.said {
+            self.look_ahead(cx)?;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -63,9 +63,25 @@ impl Folder {
         fs::read_to_string(self.path(name)).unwrap_or_default()
     }
 
-    /// The program, run in this folder to its end.
+    /// The program, run in this folder to its end, which must come by itself.
     pub fn run(&self, arguments: &[&str]) -> Output {
-        patgate().current_dir(self.dir.path()).args(arguments).stdin(Stdio::null()).output().unwrap()
+        self.run_with(arguments, &[])
+    }
+
+    /// The same, with variables in its environment. Its output must be short.
+    pub fn run_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+        let mut command = patgate();
+        command.current_dir(self.dir.path()).args(arguments).envs(variables.iter().copied());
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while child.try_wait().unwrap().is_none() {
+            if Instant::now() > deadline {
+                child.kill().unwrap();
+                panic!("{arguments:?} does not end: {:?}", child.wait_with_output());
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        child.wait_with_output().unwrap()
     }
 
     /// Makes a token for a user in `tokens.toml`, as an operator would.
@@ -79,14 +95,25 @@ impl Folder {
 
     /// Starts the proxy in front of `upstream` with `tokens.toml` and more configuration, if any.
     pub fn serve(&self, upstream: &str, more: &str) -> Proxy {
+        self.configure(upstream, more);
+        Proxy::start(self.dir.path(), &["--config", "patgate.toml"])
+    }
+
+    /// Writes `patgate.toml` without starting anything.
+    pub fn configure(&self, upstream: &str, more: &str) -> PathBuf {
         self.write(
             "patgate.toml",
             &format!(
                 "listen = \"127.0.0.1:0\"\nupstream = \"{upstream}\"\nadmin = \"127.0.0.1:0\"\n{more}\n\
                  [audit]\npath = \"audit.jsonl\"\n[tokens]\nfile = \"tokens.toml\"\n"
             ),
-        );
-        Proxy::start(self.dir.path(), &["--config", "patgate.toml"])
+        )
+    }
+
+    /// Starts the proxy with the configuration that was written, more arguments and variables.
+    pub fn serve_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Proxy {
+        let arguments = [&["--config", "patgate.toml"], arguments].concat();
+        Proxy::start_with(self.dir.path(), &arguments, variables)
     }
 }
 
@@ -106,8 +133,13 @@ pub struct Proxy {
 impl Proxy {
     /// Starts `patgate serve` and waits until it listens.
     pub fn start(folder: &Path, arguments: &[&str]) -> Self {
+        Self::start_with(folder, arguments, &[])
+    }
+
+    /// The same, with variables in its environment.
+    pub fn start_with(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = patgate();
-        command.current_dir(folder).arg("serve").args(arguments);
+        command.current_dir(folder).arg("serve").args(arguments).envs(variables.iter().copied());
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
         let reader = BufReader::new(child.stderr.take().unwrap());
@@ -166,6 +198,26 @@ impl Proxy {
         whole.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
     }
 
+    /// The one audit record of a request, named by the id in its answer.
+    pub fn record_of(&self, answer: &Answer) -> Value {
+        let id = answer.header("x-request-id").expect("an answer has an id").to_owned();
+        eventually("the audit record of an answer", || {
+            self.audit_so_far().into_iter().find(|record| record["request_id"] == *id)
+        })
+    }
+
+    /// Every audit record there will ever be: the proxy is told to stop and has stopped.
+    pub fn last_audit(mut self) -> Vec<Value> {
+        self.signal("TERM");
+        assert!(self.wait().success());
+        self.audit_so_far()
+    }
+
+    /// Asks the admin listener for a path.
+    pub fn health(&self, path: &str) -> Answer {
+        ask(&self.admin, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
+    }
+
     /// Sends a signal by its name, such as `TERM`.
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
@@ -219,6 +271,23 @@ impl Answer {
     }
 }
 
+/// A GET of `/mcp` with a token and more header lines, each with its line break.
+pub fn get(token: &str, more: &str) -> String {
+    format!("GET /mcp HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n{more}\r\n")
+}
+
+/// A POST to `/mcp` with a body of known length.
+pub fn post(token: &str, body: &str) -> String {
+    let length = body.len();
+    get(token, &format!("Content-Type: application/json\r\nContent-Length: {length}\r\n")).replacen("GET", "POST", 1)
+        + body
+}
+
+/// The head of a POST to `/mcp` whose body follows in chunks.
+pub fn post_in_chunks(token: &str) -> String {
+    get(token, "Transfer-Encoding: chunked\r\n").replacen("GET", "POST", 1)
+}
+
 /// Sends bytes to an address; the answer is read until the server closes or it is complete.
 pub fn ask(address: &str, request: &str) -> Answer {
     let mut stream = connect(address);
@@ -238,21 +307,27 @@ pub fn connect(address: &str) -> TcpStream {
 /// Reads one answer: by `Content-Length`, in chunks, or to the end of the connection.
 pub fn read_answer(stream: &mut impl BufRead) -> Answer {
     let mut answer = read_head(stream);
-    let length = answer.header("content-length").map(|length| length.parse::<usize>().unwrap());
-    let chunked = answer.header("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked"));
+    let body = read_body(stream, &answer).unwrap();
+    answer.body = String::from_utf8_lossy(&body).into_owned();
+    answer
+}
+
+/// Reads the body that belongs to a head; an error is a broken body.
+pub fn read_body(stream: &mut impl BufRead, head: &Answer) -> io::Result<Vec<u8>> {
+    let length = head.header("content-length").map(|length| length.parse::<usize>().unwrap());
+    let chunked = head.header("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked"));
     let mut body = Vec::new();
     if chunked {
-        while let Some(chunk) = read_chunk(stream).unwrap() {
+        while let Some(chunk) = read_chunk(stream)? {
             body.extend(chunk);
         }
     } else if let Some(length) = length {
         body.resize(length, 0);
-        stream.read_exact(&mut body).unwrap();
-    } else if answer.status != 204 && answer.status != 304 {
-        stream.read_to_end(&mut body).unwrap();
+        stream.read_exact(&mut body)?;
+    } else if head.status != 204 && head.status != 304 {
+        stream.read_to_end(&mut body)?;
     }
-    answer.body = String::from_utf8_lossy(&body).into_owned();
-    answer
+    Ok(body)
 }
 
 /// Reads the head of an answer and leaves its body unread.
@@ -279,7 +354,8 @@ pub fn read_chunk(stream: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
     Ok((size > 0).then_some(chunk))
 }
 
-fn read_line(stream: &mut impl BufRead) -> io::Result<String> {
+/// Reads one line, without its end.
+pub fn read_line(stream: &mut impl BufRead) -> io::Result<String> {
     let mut line = String::new();
     if stream.read_line(&mut line)? == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
@@ -309,6 +385,17 @@ impl Received {
 
     pub fn request_line(&self) -> &str {
         self.head.lines().next().unwrap_or_default()
+    }
+
+    /// Reads the head of a request; `None` where the connection ends instead.
+    pub fn read_head(stream: &mut impl BufRead) -> io::Result<Option<Self>> {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if stream.read_line(&mut head)? == 0 {
+                return Ok(None);
+            }
+        }
+        Ok(Some(Self { head, body: Vec::new(), connection: 0 }))
     }
 }
 
@@ -363,13 +450,8 @@ impl Origin {
         let mut reader = BufReader::new(stream.try_clone()?);
         let mut writer = stream;
         loop {
-            let mut head = String::new();
-            while !head.ends_with("\r\n\r\n") {
-                if reader.read_line(&mut head)? == 0 {
-                    return Ok(());
-                }
-            }
-            let mut received = Received { head, body: Vec::new(), connection };
+            let Some(mut received) = Received::read_head(&mut reader)? else { return Ok(()) };
+            received.connection = connection;
             if let Some(length) = received.values("content-length").first().and_then(|text| text.parse().ok()) {
                 received.body.resize(length, 0);
                 reader.read_exact(&mut received.body)?;

@@ -8,7 +8,20 @@
     clippy::panic
 )]
 
+mod answers;
+mod connections;
+mod credentials;
+mod endings;
 mod first_light;
 mod harness;
+mod headers;
+mod http2;
+mod reload;
 mod revocation;
+mod shutdown;
+mod stage;
+mod startup;
+mod streaming;
+mod token_create;
 mod torture;
+mod transports;

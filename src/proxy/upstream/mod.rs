@@ -58,9 +58,12 @@ pub(super) enum Failure {
     /// The client sent more than it may.
     #[error("the request body is too large")]
     BodyTooLarge,
-    /// The client broke off.
-    #[error("the request body broke off")]
+    /// The client sent its body wrongly.
+    #[error("the request body is not well-formed")]
     BodyBroken,
+    /// The client left before it had sent its body.
+    #[error("the client left")]
+    ClientGone,
 }
 
 /// An answer and the connection that it comes through.
@@ -122,6 +125,7 @@ impl Upstream {
             Ok(response) => Ok(Sent::Answered(Reply { response, lease, request: meter })),
             Err((_, Some(untouched))) => Ok(Sent::NotTaken(untouched)),
             Err(_) if meter.is_too_large() => Err(Failure::BodyTooLarge),
+            Err(_) if meter.is_left() => Err(Failure::ClientGone),
             Err(_) if meter.is_broken() => Err(Failure::BodyBroken),
             Err((error, None)) if error.is_parse() => Err(Failure::Invalid("the upstream's answer is not HTTP")),
             Err((error, None)) => Err(Failure::Broken(error)),

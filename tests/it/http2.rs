@@ -1,0 +1,275 @@
+//! HTTP/2 from clients that know beforehand that it is spoken: the same verdicts, the same streams,
+//! and nothing that could be read differently once it is HTTP/1.1.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io::Write;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::thread;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::harness::{Folder, Keep, Origin, PATIENCE, Proxy, eventually};
+use crate::stage::{Line, staged};
+
+/// A client with one connection. It goes on in the background, as a client does.
+pub struct Client {
+    background: Handle,
+    sender: SendRequest<Parts>,
+    _alive: tokio::sync::oneshot::Sender<()>,
+}
+
+/// A body that the test sends part by part.
+pub struct Parts(UnboundedReceiver<Bytes>);
+
+impl Body for Parts {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(cx).map(|part| part.map(|part| Ok(Frame::data(part))))
+    }
+}
+
+impl Client {
+    pub fn to(proxy: &Proxy) -> Self {
+        let address = proxy.address.clone();
+        Self::over(async move { TcpStream::connect(address).await.unwrap() })
+    }
+
+    /// A client on a connection that `connect` makes.
+    pub fn over<S>(connect: impl Future<Output = S>) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let background = runtime.handle().clone();
+        let (alive, gone) = tokio::sync::oneshot::channel::<()>();
+        thread::spawn(move || runtime.block_on(async { drop(gone.await) }));
+        let sender = background.block_on(async {
+            let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(connect.await)).await.unwrap();
+            tokio::spawn(connection);
+            sender
+        });
+        Self { background, sender, _alive: alive }
+    }
+
+    /// Waits for what must come in time.
+    fn wait<T>(&self, future: impl Future<Output = T>) -> T {
+        self.background.block_on(async { timeout(PATIENCE, future).await.expect("an end in time") })
+    }
+
+    /// Begins a request; its body is what is sent through the channel, until that is dropped.
+    fn begin(&mut self, request: http::request::Builder) -> (UnboundedSender<Bytes>, Answering) {
+        let (parts, body) = unbounded_channel();
+        let sending = self.sender.send_request(request.body(Parts(body)).unwrap());
+        (parts, self.background.spawn(sending))
+    }
+
+    /// The head of an answer, and its body to be read.
+    fn answer(&self, answering: Answering) -> Response<Incoming> {
+        self.wait(answering).unwrap().unwrap()
+    }
+
+    /// Sends a request without a body and takes its whole answer.
+    pub fn ask(&mut self, request: http::request::Builder) -> (http::response::Parts, String) {
+        let (_, answering) = self.begin(request);
+        let (head, body) = self.answer(answering).into_parts();
+        let body = self.wait(body.collect()).unwrap().to_bytes();
+        (head, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    /// The next part of a body, an empty one at its proper end.
+    fn part(&self, body: &mut Incoming) -> hyper::Result<String> {
+        let part = self.wait(body.frame()).transpose()?;
+        let data = part.map(|part| part.into_data().unwrap()).unwrap_or_default();
+        Ok(String::from_utf8(data.to_vec()).unwrap())
+    }
+}
+
+type Answering = JoinHandle<hyper::Result<Response<Incoming>>>;
+
+fn get(proxy: &Proxy, token: &str) -> http::request::Builder {
+    Request::get(proxy.url("/mcp")).header("authorization", format!("Bearer {token}"))
+}
+
+#[test]
+fn a_client_that_speaks_http2_is_judged_and_named_like_any_other() {
+    let origin = Origin::answering(
+        "HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nKeep-Alive: timeout=5\r\nmcp-session-id: kept\r\n\
+         content-length: 2\r\n\r\n{}",
+    );
+    let folder = Folder::new();
+    let token = folder.token("alice", &[]);
+    let proxy = folder.serve(&origin.url(), "");
+    let mut client = Client::to(&proxy);
+    let (refused, body) = client.ask(Request::get(proxy.url("/mcp")));
+    assert_eq!(
+        (refused.status.as_u16(), &refused.headers["www-authenticate"]),
+        (401, &"Bearer realm=\"mcp\"".parse().unwrap())
+    );
+    assert!(body.contains("\"id\":null"));
+
+    let claims = [("x-auth-user", "root"), ("x_auth_user", "root"), ("x-forwarded-for", "6.6.6.6"), ("te", "trailers")];
+    let request = claims.iter().fold(get(&proxy, &token), |request, (name, value)| request.header(*name, *value));
+    let (passed, body) = client.ask(request);
+    assert_eq!(
+        (passed.status.as_u16(), body.as_str(), &passed.headers["mcp-session-id"]),
+        (200, "{}", &"kept".parse().unwrap())
+    );
+    let [received] = &origin.received()[..] else { panic!("{:?}", origin.received()) };
+    assert_eq!(received.request_line(), "GET /mcp HTTP/1.1");
+    assert_eq!(
+        (received.values("x-auth-user"), received.values("host")),
+        (vec!["alice"], vec![origin.address.as_str()])
+    );
+    assert_eq!(received.values("x-forwarded-host"), [proxy.address.as_str()]);
+    for name in ["authorization", "te", "transfer-encoding", ":authority"] {
+        assert!(received.values(name).is_empty(), "{name} in {}", received.head);
+    }
+    assert!(!received.head.contains("root") && !received.head.contains("6.6.6.6"));
+    let records = proxy.audit(2);
+    assert_eq!((&records[0]["reason"], &records[1]["reason"]), (&"missing_credential".into(), &"ok".into()));
+    assert_eq!(passed.headers["x-request-id"], records[1]["request_id"].as_str().unwrap());
+}
+
+#[test]
+fn streams_of_many_tokens_on_one_connection_get_their_own_answers() {
+    let origin = Origin::scripted(|received, stream| {
+        let user = received.values("x-auth-user").concat();
+        write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{user}", user.len())?;
+        Ok(Keep::Open)
+    });
+    let folder = Folder::new();
+    let tokens = ["alice", "bob", "carol"].map(|user| (user, folder.token(user, &[])));
+    let proxy = folder.serve(&origin.url(), "");
+    let mut client = Client::to(&proxy);
+    let mut answers = Vec::new();
+    for round in 0..90 {
+        let (user, token) = &tokens[round % 3];
+        let request = if round % 5 == 0 { Request::get(proxy.url("/mcp")) } else { get(&proxy, token) };
+        answers.push((if round % 5 == 0 { None } else { Some(*user) }, client.begin(request).1));
+    }
+    let mut counts = HashMap::new();
+    for (user, answering) in answers {
+        let answer = client.answer(answering);
+        let status = answer.status().as_u16();
+        let body = client.wait(answer.into_body().collect()).unwrap().to_bytes();
+        assert_eq!(status, if user.is_some() { 200 } else { 401 });
+        assert!(user.is_none_or(|user| body == user.as_bytes()), "{user:?} got {body:?}");
+        *counts.entry(status).or_insert(0) += 1;
+    }
+    assert_eq!((counts[&200], counts[&401], origin.received().len()), (72, 18, 72));
+}
+
+#[test]
+fn parts_of_requests_and_answers_pass_one_by_one() {
+    let (origin, _folder, token, proxy) = staged("");
+    let mut client = Client::to(&proxy);
+    let (parts, answering) = client.begin(get(&proxy, &token).method("POST"));
+    parts.send("first".into()).unwrap();
+    let mut upstream = origin.accept();
+    assert_eq!(upstream.request().values("transfer-encoding"), ["chunked"]);
+    assert_eq!(upstream.chunk(), "first");
+    upstream.send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n");
+    let mut body = client.answer(answering).into_body();
+    for event in ["data: 1\n\n", "data: 2\n\n"] {
+        upstream.send_chunk(event);
+        assert_eq!(client.part(&mut body).unwrap(), event);
+    }
+    parts.send("second".into()).unwrap();
+    assert_eq!(upstream.chunk(), "second");
+    drop(parts);
+    assert!(upstream.end_of_chunks());
+    upstream.send_chunk("");
+    assert_eq!(client.part(&mut body).unwrap(), "");
+    assert_eq!(proxy.audit(1)[0]["ended"], "complete");
+}
+
+#[test]
+fn a_stream_that_is_reset_ends_its_upstream_and_no_other() {
+    let (origin, _folder, token, proxy) = staged("");
+    let mut client = Client::to(&proxy);
+    let mut streams = Vec::new();
+    for _ in 0..2 {
+        let (parts, answering) = client.begin(get(&proxy, &token));
+        drop(parts);
+        let mut upstream = origin.accept();
+        upstream.request();
+        upstream.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+        streams.push((client.answer(answering).into_body(), upstream));
+    }
+    let (mut body, mut stays) = streams.pop().unwrap();
+    let (reset, mut ends) = streams.pop().unwrap();
+    drop(reset);
+    ends.await_end();
+    stays.send_chunk("still here");
+    assert_eq!(client.part(&mut body).unwrap(), "still here");
+    assert_eq!(proxy.audit(1)[0]["ended"], "client_gone");
+
+    // and an upstream that dies is no end of a body
+    drop(stays);
+    assert!(client.part(&mut body).is_err());
+    assert_eq!(proxy.audit(2)[1]["ended"], "upstream_failed");
+}
+
+#[test]
+fn cookies_that_came_in_crumbs_are_joined_again() {
+    let origin = Origin::plain();
+    let folder = Folder::new();
+    let token = folder.token("alice", &[]);
+    let proxy = folder.serve(&origin.url(), "");
+    let (answer, _) = Client::to(&proxy).ask(get(&proxy, &token).header("cookie", "a=1").header("cookie", "b=2"));
+    assert_eq!(answer.status, 200);
+    assert_eq!(origin.received()[0].values("cookie"), ["a=1; b=2"]);
+}
+
+#[test]
+fn a_head_or_a_body_past_its_limit_is_refused() {
+    let origin = Origin::plain();
+    let folder = Folder::new();
+    let token = folder.token("alice", &[]);
+    let proxy = folder.serve(&origin.url(), "[limits]\nhead = 2048\nbody = 1000");
+    let mut client = Client::to(&proxy);
+    let (parts, answering) = client.begin(get(&proxy, &token).method("POST"));
+    for _ in 0..3 {
+        parts.send("x".repeat(500).into()).unwrap();
+    }
+    assert_eq!(client.answer(answering).status(), 413);
+    let (answer, _) = client.ask(get(&proxy, &token).header("x-long", "x".repeat(4000)));
+    assert_eq!(answer.status, 431);
+    assert!(origin.received().is_empty());
+    assert_eq!(client.ask(get(&proxy, &token)).0.status, 200);
+}
+
+#[test]
+fn silent_connections_are_let_go_in_time() {
+    let origin = Origin::plain();
+    let folder = Folder::new();
+    folder.token("alice", &[]);
+    let proxy = folder.serve(&origin.url(), "[timeouts]\nhead = \"300ms\"");
+    let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let settings = "\0\0\0\u{4}\0\0\0\0\0";
+    for begun in [preface.to_owned(), format!("{preface}{settings}")] {
+        let mut client = Line::to(&proxy.address);
+        client.send(begun);
+        client.await_end();
+    }
+    // and so is one that has been used
+    let mut client = Client::to(&proxy);
+    assert_eq!(client.ask(Request::get(proxy.url("/mcp"))).0.status, 401);
+    eventually("the end of an unused connection", || client.sender.is_closed().then_some(()));
+}

@@ -1,0 +1,269 @@
+//! Starting, or not: each mistake is named with its place and with what to do, and the exit code says
+//! whose mistake it was.
+
+use std::net::TcpListener;
+
+use rcgen::generate_simple_self_signed;
+
+use crate::harness::{Folder, Proxy};
+
+/// How a command ends: its exit code, standard output and standard error.
+fn run(folder: &Folder, arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String, String) {
+    let output = folder.run_with(arguments, variables);
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+/// A folder in which `serve` would start.
+fn folder() -> Folder {
+    let folder = Folder::new();
+    folder.token("alice", &[]);
+    folder.configure("http://127.0.0.1:9", "");
+    folder
+}
+
+/// What `serve` and `check` say about something invalid: the same, and exit code 2.
+fn refused(folder: &Folder) -> String {
+    let (served, _, said) = run(folder, &["serve", "--config", "patgate.toml"], &[]);
+    let (checked, printed, told) = run(folder, &["check", "--config", "patgate.toml"], &[]);
+    assert_eq!((served, checked, printed.as_str()), (2, 2, ""), "{said}{told}");
+    for line in said.lines() {
+        assert!(line.starts_with("error: ") && told.contains(line), "{line:?} is not in {told}");
+    }
+    said
+}
+
+#[track_caller]
+fn assert_names(said: &str, expected: &[&str]) {
+    for text in expected {
+        assert!(said.contains(text), "`{text}` is not in: {said}");
+    }
+}
+
+// --- Invalid files: exit code 2 -------------------------------------------------------------
+
+#[test]
+fn a_malformed_token_file_is_named_with_line_and_column() {
+    let folder = folder();
+    let good = folder.read("tokens.toml");
+    folder.write("tokens.toml", &format!("{good}\n[[tokens]]\nid = \"x\nuser = 1\n"));
+    let line = good.lines().count() + 3;
+    assert_names(&refused(&folder), &[&format!("tokens.toml:{line}:"), "not TOML"]);
+
+    folder.write(
+        "tokens.toml",
+        "[[tokens]]\nid = \"x\"\nhash = \"mcp_pat_secret\"\nuser = \"a\"\nexpire_at = 2027-01-01\n",
+    );
+    let said = refused(&folder);
+    assert_names(&said, &["tokens.toml:3:8: tokens[0].hash:", "tokens.toml:5:1: tokens[0].expire_at:", "`expires_at`"]);
+    assert!(!said.contains("mcp_pat_secret"), "a token in the wrong place is not repeated");
+}
+
+#[test]
+fn files_that_cannot_be_read_are_named_with_what_to_do() {
+    let folder = folder();
+    std::fs::remove_file(folder.path("tokens.toml")).unwrap();
+    assert_names(&refused(&folder), &["tokens.toml", "cannot be read", "make it"]);
+    for missing in ["nowhere.toml", "."] {
+        for command in ["serve", "check"] {
+            let (code, _, said) = run(&folder, &[command, "--config", missing], &[]);
+            assert_eq!(code, 2);
+            assert_names(&said, &[missing, "cannot be read"]);
+        }
+    }
+}
+
+#[test]
+fn every_mistake_of_a_configuration_is_reported_at_once() {
+    let folder = folder();
+    folder.write(
+        "patgate.toml",
+        "listn = \"127.0.0.1:0\"\nupstream = \"ftp://localhost\"\nadmin = 5\nworkers = 0\n\
+         allowed_origins = [\"app.test\"]\n[timeouts]\ndrain = \"soon\"\n[limits]\nbody = \"much\"\n\
+         [identity]\nuser = \"Authorization\"\n[nonsense]\n[tokens]\nfile = \"tokens.toml\"\n",
+    );
+    let said = refused(&folder);
+    let expected = [
+        "patgate.toml:1:1: listn: unknown key: did you mean `listen`?",
+        "patgate.toml:2:12: upstream:",
+        "patgate.toml:3:9: admin: an integer where a string belongs",
+        "patgate.toml:4:11: workers:",
+        "patgate.toml:5:19: allowed_origins:",
+        "patgate.toml:7:9: timeouts.drain: `soon` is not a duration",
+        "patgate.toml:9:8: limits.body: `much` is not a size",
+        "patgate.toml:11:8: identity.user:",
+        "patgate.toml:12:2: nonsense: unknown key",
+    ];
+    assert_names(&said, &expected);
+    assert_eq!(said.lines().count(), expected.len(), "each mistake once: {said}");
+}
+
+#[test]
+fn check_judges_the_token_file_whatever_is_wrong_with_the_configuration() {
+    let folder = folder();
+    folder.write("tokens.toml", "[[user]]\nid = \"alice\"\n");
+    for (mistake, key) in [("listn = \"x\"", "listn"), ("[identity]\nuser = \"a b\"", "identity.user")] {
+        folder.configure("http://127.0.0.1:9", mistake);
+        let (code, _, said) = run(&folder, &["check", "--config", "patgate.toml"], &[]);
+        assert_eq!(code, 2);
+        assert_names(&said, &[key, "tokens.toml:1:3: user: unknown key: did you mean `users`?"]);
+    }
+}
+
+#[test]
+fn an_upstream_that_is_no_address_is_named_by_where_it_was_written() {
+    let folder = folder();
+    for address in ["localhost:3000", "http://", "http://localhost:0", "http://localhost?x", "unix:relative", ""] {
+        folder.configure(address, "");
+        assert_names(&refused(&folder), &["patgate.toml:2:12: upstream:", "http://host:port"]);
+        let (code, _, said) = run(&folder, &["check", "--config", "patgate.toml", "--upstream", address], &[]);
+        assert_eq!(code, 2, "{address}");
+        assert_names(&said, &["--upstream", "PATGATE_UPSTREAM", "http://host:port"]);
+    }
+    folder.configure("http://alice:hunter2@localhost", "");
+    assert!(!refused(&folder).contains("hunter2"));
+    folder.write("patgate.toml", "[tokens]\nfile = \"tokens.toml\"");
+    assert_names(&refused(&folder), &["upstream", "missing"]);
+    let (code, _, said) = run(&folder, &["serve"], &[]);
+    assert_eq!(code, 2);
+    assert_names(&said, &["upstream", "tokens.file", "--tokens"]);
+}
+
+#[test]
+fn a_certificate_that_does_not_match_its_key_is_refused() {
+    let folder = folder();
+    let pair = || generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (own, other) = (pair(), pair());
+    folder.write("cert.pem", &own.cert.pem());
+    folder.write("key.pem", &other.signing_key.serialize_pem());
+    let table = "[tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"";
+    folder.configure("http://127.0.0.1:9", table);
+    assert_names(&refused(&folder), &["patgate.toml:", "tls.cert:", "does not match its key"]);
+    folder.write("key.pem", &own.signing_key.serialize_pem());
+    assert_eq!(run(&folder, &["check", "--config", "patgate.toml"], &[]).0, 0);
+
+    folder.write("cert.pem", "no certificate");
+    assert_names(&refused(&folder), &["no certificate found in", "cert.pem"]);
+    folder.configure("http://127.0.0.1:9", &table.replace("key.pem", "nowhere.pem").replace("cert.pem", "key.pem"));
+    assert_names(&refused(&folder), &["tls.", ".pem"]);
+    folder.configure("http://127.0.0.1:9", "[tls]\ncert = \"cert.pem\"");
+    assert_names(&refused(&folder), &["tls.key: missing"]);
+    folder.configure("https://localhost", "[upstream_tls]\nca = \"nowhere.pem\"");
+    assert_names(&refused(&folder), &["upstream_tls.ca:"]);
+}
+
+// --- The command line -----------------------------------------------------------------------
+
+#[test]
+fn wrong_usage_is_exit_code_2_and_help_is_0() {
+    let folder = folder();
+    for arguments in [
+        &["serve", "--tokn", "x"][..],
+        &["serve", "--token", "mcp_pat_x"],
+        &["srve"],
+        &[],
+        &["check", "extra"],
+        &["token"],
+        &["token", "create", "--user", "alice"],
+        &["serve", "--listen"],
+    ] {
+        let (code, printed, said) = run(&folder, arguments, &[]);
+        assert_eq!((code, printed.as_str()), (2, ""), "{arguments:?}");
+        assert!(said.contains("--help") || said.contains("Usage:"), "{said}");
+    }
+    for arguments in [&["--help"][..], &["serve", "--help"], &["token", "create", "--help"], &["--version"]] {
+        let (code, printed, _) = run(&folder, arguments, &[]);
+        assert!(code == 0 && printed.to_lowercase().contains("patgate"), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_flag_beats_the_environment_and_the_environment_beats_the_file() {
+    let folder = folder();
+    let socket = |name: &str| format!("unix:{}", folder.path(name).display());
+    for (name, users) in [("file.toml", 1), ("environment.toml", 2), ("flag.toml", 3)] {
+        let listing = "[[tokens]]\nid = \"{i}\"\nhash = \"sha256:{h}\"\nuser = \"a\"\n";
+        let list: String = (0..users)
+            .map(|index| listing.replace("{i}", &format!("t{index}")).replace("{h}", &format!("{index:064x}")))
+            .collect();
+        folder.write(name, &list);
+    }
+    folder.write(
+        "patgate.toml",
+        &format!(
+            "listen = \"{}\"\nadmin = \"{}\"\nupstream = \"http://file:1\"\n[tokens]\nfile = \"file.toml\"\n",
+            socket("file.sock"),
+            socket("file-admin.sock")
+        ),
+    );
+    let settings = |name: &str| {
+        [
+            ("listen", socket(&format!("{name}.sock"))),
+            ("admin", socket(&format!("{name}-admin.sock"))),
+            ("upstream", format!("http://{name}:1")),
+            ("tokens", format!("{name}.toml")),
+        ]
+    };
+    let variables: Vec<_> = settings("environment")
+        .into_iter()
+        .map(|(key, value)| (format!("PATGATE_{}", key.to_uppercase()), value))
+        .collect();
+    let variables: Vec<_> = variables.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let flags: Vec<_> = settings("flag").into_iter().flat_map(|(key, value)| [format!("--{key}"), value]).collect();
+    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+
+    let file = [("PATGATE_CONFIG", "patgate.toml")];
+    for (name, tokens, flags, variables) in [
+        ("file", 1, &[][..], file.to_vec()),
+        ("environment", 2, &[], [&file[..], &variables].concat()),
+        ("flag", 3, &flags, [&file[..], &variables].concat()),
+    ] {
+        let mut proxy = Proxy::start_with(&folder.path(""), flags, &variables);
+        let listening = proxy.await_log("listening");
+        assert_eq!(listening["address"], socket(&format!("{name}.sock")));
+        assert_eq!(proxy.admin, socket(&format!("{name}-admin.sock")));
+        let upstream = listening["upstream"].as_str().unwrap();
+        assert!(upstream.starts_with(&format!("http://{name}:1")), "{upstream}");
+        assert_eq!(listening["tokens"], tokens, "{name}");
+    }
+}
+
+// --- The system says no: exit code 1 --------------------------------------------------------
+
+#[test]
+fn an_address_in_use_is_a_failure_that_names_it() {
+    let folder = folder();
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap().to_string();
+    for flag in ["--listen", "--admin"] {
+        let (code, _, said) = run(&folder, &["serve", "--config", "patgate.toml", flag, &taken], &[]);
+        assert_eq!(code, 1, "{said}");
+        assert_names(&said, &[&taken, "in use"]);
+    }
+    // two proxies do not share an address by accident
+    let first = folder.serve_with(&[], &[]);
+    let (code, _, said) = run(&folder, &["serve", "--config", "patgate.toml", "--listen", &first.address], &[]);
+    assert_eq!(code, 1, "{said}");
+    assert_names(&said, &[&first.address, "in use"]);
+}
+
+#[test]
+fn an_audit_log_that_cannot_be_opened_is_a_failure_that_names_it() {
+    let folder = folder();
+    let text = folder.read("patgate.toml").replace("audit.jsonl", "nowhere/audit.jsonl");
+    folder.write("patgate.toml", &text);
+    let (code, _, said) = run(&folder, &["serve", "--config", "patgate.toml"], &[]);
+    assert_eq!(code, 1, "{said}");
+    assert_names(&said, &["nowhere/audit.jsonl"]);
+}
+
+#[test]
+fn check_starts_nothing_and_says_what_it_found() {
+    let folder = folder();
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap().to_string();
+    let (code, printed, said) = run(&folder, &["check", "--config", "patgate.toml", "--listen", &taken], &[]);
+    assert_eq!((code, said.as_str()), (0, ""));
+    assert_names(&printed, &["valid", "1 token", "tokens.toml", "http://127.0.0.1:9"]);
+    assert!(!folder.path("audit.jsonl").exists());
+}

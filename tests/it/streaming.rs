@@ -1,0 +1,200 @@
+//! Bodies pass as they come, in both directions: at once, unchanged, with back-pressure, and with the
+//! truth about how they ended.
+
+use std::io::{self, Read, Write};
+use std::time::Duration;
+
+use crate::harness::{Folder, Keep, Origin, Proxy, get, post, post_in_chunks};
+use crate::stage::{Line, staged};
+
+/// All byte values in an order that shows every loss, repetition and exchange.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 88_172_645_463_325_252_u64;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        // xorshift64
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend(state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+fn in_chunks(body: &[u8], size: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    for chunk in body.chunks(size) {
+        write!(out, "{:x}\r\n", chunk.len()).unwrap();
+        out.extend(chunk);
+        out.extend(b"\r\n");
+    }
+    out.extend(b"0\r\n\r\n");
+    out
+}
+
+// --- Every byte -----------------------------------------------------------------------------
+
+#[test]
+fn bodies_of_every_size_and_framing_are_byte_identical_in_both_directions() {
+    // an echo, framed as its request was
+    let origin = Origin::scripted(|received, stream| {
+        let (framing, body) = if received.values("content-length").is_empty() {
+            ("transfer-encoding: chunked".to_owned(), in_chunks(&received.body, 1000))
+        } else {
+            (format!("content-length: {}", received.body.len()), received.body.clone())
+        };
+        stream.write_all(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n").as_bytes())?;
+        stream.write_all(&body).map(|()| Keep::Open)
+    });
+    let folder = Folder::new();
+    let token = folder.token("alice", &[]);
+    let proxy = folder.serve(&origin.url(), "");
+    let mut client = Line::to(&proxy.address);
+    for length in [0, 1, 999, 65_536, 1_000_003] {
+        let body = noise(length);
+        client.send(post(&token, "").replace("Content-Length: 0", &format!("Content-Length: {length}")));
+        client.send(&body);
+        assert_eq!(client.body(), body);
+        client.send(post_in_chunks(&token));
+        client.send(in_chunks(&body, 777));
+        assert_eq!(client.body(), body);
+    }
+    let received = origin.received();
+    assert_eq!(received.len(), 10);
+    assert!(received.iter().all(|received| received.body == noise(received.body.len())));
+    for (index, record) in proxy.audit(10).iter().enumerate() {
+        let length = received[index].body.len();
+        assert_eq!((&record["bytes_in"], &record["bytes_out"]), (&length.into(), &length.into()));
+    }
+}
+
+#[test]
+fn ten_megabytes_pass_in_both_directions_at_once() {
+    const LENGTH: usize = 10 * 1024 * 1024;
+    let (origin, _folder, token, proxy) = staged("");
+    let mut client = Line::to(&proxy.address);
+    let body = noise(LENGTH);
+    client.send(post(&token, "").replace("Content-Length: 0", &format!("Content-Length: {LENGTH}")));
+
+    let mut upstream = origin.accept();
+    upstream.request();
+    upstream.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {LENGTH}\r\n\r\n"));
+    // the upstream echoes while the client still sends, and the client reads while it does
+    let echo = std::thread::spawn(move || {
+        let mut to = upstream.socket().try_clone().unwrap();
+        let copied = io::copy(&mut upstream.reader().take(LENGTH as u64), &mut to).unwrap();
+        assert_eq!(copied, LENGTH as u64);
+        upstream
+    });
+    let mut sending = client.socket().try_clone().unwrap();
+    let sender = {
+        let body = body.clone();
+        std::thread::spawn(move || sending.write_all(&body).unwrap())
+    };
+    assert!(client.body() == body, "the echo differs");
+    sender.join().unwrap();
+    drop(echo.join().unwrap());
+    assert_eq!(proxy.audit(1)[0]["bytes_in"], LENGTH);
+}
+
+// --- At once --------------------------------------------------------------------------------
+
+#[test]
+fn the_head_of_an_answer_comes_before_its_body_exists() {
+    let (origin, _folder, token, proxy) = staged("");
+    let mut client = Line::to(&proxy.address);
+    client.send(get(&token, "Accept: text/event-stream\r\n"));
+    let mut upstream = origin.accept();
+    upstream.request();
+    upstream.send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n");
+    let head = client.answer_head();
+    assert_eq!((head.status, head.header("content-type")), (200, Some("text/event-stream")));
+    assert!(proxy.audit_so_far().is_empty(), "a request that goes on has no record yet");
+}
+
+#[test]
+fn events_come_one_by_one_whatever_their_content_type() {
+    let (origin, _folder, token, proxy) = staged("");
+    for content_type in ["text/event-stream", "application/json", "text/html"] {
+        let mut client = Line::to(&proxy.address);
+        client.send(post(&token, "{}"));
+        let mut upstream = origin.accept();
+        upstream.request();
+        assert_eq!(upstream.bytes(2), b"{}");
+        upstream.send(format!("HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ntransfer-encoding: chunked\r\n\r\n"));
+        client.answer_head();
+        for event in ["data: 1\n\n", "data: 2\n\n", "x", "data: 3\n\n"] {
+            upstream.send_chunk(event);
+            assert_eq!(client.chunk(), event);
+        }
+        upstream.send_chunk("");
+        assert!(client.end_of_chunks(), "a clean end");
+        // a kept connection would serve the next round
+        drop(upstream);
+    }
+    assert!(proxy.audit(3).iter().all(|record| record["ended"] == "complete"));
+}
+
+#[test]
+fn a_request_goes_up_while_the_client_still_holds_the_rest() {
+    let (origin, _folder, token, proxy) = staged("");
+    let mut client = Line::to(&proxy.address);
+    client.send(post_in_chunks(&token));
+    let mut upstream = origin.accept();
+    upstream.request();
+    for part in ["first", "second"] {
+        client.send_chunk(part);
+        assert_eq!(upstream.chunk(), part);
+    }
+    // and the answer may begin before the request has ended
+    upstream.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+    client.answer_head();
+    client.send_chunk("third");
+    assert_eq!(upstream.chunk(), "third");
+    upstream.send_chunk("half");
+    assert_eq!(client.chunk(), "half");
+    client.send_chunk("");
+    assert!(upstream.end_of_chunks());
+    upstream.send_chunk("");
+    assert!(client.end_of_chunks());
+    assert_eq!(proxy.audit(1)[0]["bytes_in"], "firstsecondthird".len());
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_up_its_upstream_and_fills_no_memory() {
+    let (origin, _folder, token, proxy) = staged("");
+    let mut client = Line::to(&proxy.address);
+    client.send(get(&token, ""));
+    let upstream = origin.accept();
+    let before = resident(&proxy);
+    let mut socket = upstream.socket().try_clone().unwrap();
+    socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 209715200\r\n\r\n").unwrap();
+    // an upstream counts as held up when it could write nothing for a second
+    socket.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+    let (block, mut written) = (vec![b'x'; 65_536], 0);
+    while let Ok(count) = socket.write(&block) {
+        written += count;
+        assert!(written < 64 << 20, "{written} bytes went into nowhere");
+    }
+    let grown = resident(&proxy).saturating_sub(before);
+    assert!(grown < 16 << 20, "the proxy grew by {grown} bytes");
+
+    // what was held up is not lost
+    client.answer_head();
+    let mut taken = 0;
+    let mut part = vec![0; 65_536];
+    while taken < written {
+        let count = client.reader().read(&mut part).unwrap();
+        assert!(count > 0, "the rest is lost after {taken} of {written} bytes");
+        taken += count;
+    }
+    assert_eq!(taken, written);
+}
+
+/// The resident memory of the proxy, in bytes.
+fn resident(proxy: &Proxy) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+}
