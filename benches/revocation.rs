@@ -2,6 +2,7 @@
 //!
 //! `cargo bench --bench revocation [-- CHANGES]`, 1,000 changes by default.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss, clippy::similar_names)]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

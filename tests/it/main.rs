@@ -3,21 +3,29 @@
     missing_docs,
     unreachable_pub,
     clippy::assigning_clones,
+    clippy::format_collect,
+    clippy::format_push_string,
+    clippy::similar_names,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic
 )]
 
 mod answers;
+mod architecture;
+mod configuration;
 mod connections;
 mod credentials;
+mod demo;
 mod endings;
 mod first_light;
 mod harness;
 mod headers;
 mod http2;
+mod peers;
 mod reload;
 mod revocation;
+mod rmcp_client;
 mod shutdown;
 mod stage;
 mod startup;

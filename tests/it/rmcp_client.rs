@@ -36,40 +36,23 @@ pub async fn tour(url: &str, token: Option<&str>) -> Result<Tour, String> {
 /// The same tour in the stateless way: `server/discover`, then requests that carry everything
 /// themselves (2026-07-28).
 pub async fn tour_stateless(url: &str, token: Option<&str>) -> Result<Tour, String> {
-    let lifecycle = ClientLifecycleMode::Discover {
-        preferred_versions: vec![ProtocolVersion::V_2026_07_28],
-    };
+    let lifecycle = ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::V_2026_07_28] };
     walk(url, token, lifecycle).await
 }
 
-async fn walk(
-    url: &str,
-    token: Option<&str>,
-    lifecycle: ClientLifecycleMode,
-) -> Result<Tour, String> {
+async fn walk(url: &str, token: Option<&str>, lifecycle: ClientLifecycleMode) -> Result<Tour, String> {
     let mut config = StreamableHttpClientTransportConfig::with_uri(url);
     config.auth_header = token.map(str::to_owned);
     let transport = StreamableHttpClientTransport::from_config(config);
 
     let watcher = ProgressWatcher::default();
     let arrivals = Arc::clone(&watcher.arrivals);
-    let client = watcher
-        .serve_with_lifecycle(transport, lifecycle)
-        .await
-        .map_err(|error| refusal(&error))?;
+    let client = watcher.serve_with_lifecycle(transport, lifecycle).await.map_err(|error| refusal(&error))?;
 
-    let server = client
-        .peer_info()
-        .ok_or("the server did not introduce itself")?;
-    let server_name = server
-        .server_info
-        .as_ref()
-        .map_or_else(String::new, |info| info.name.clone());
+    let server = client.peer_info().ok_or("the server did not introduce itself")?;
+    let server_name = server.server_info.as_ref().map_or_else(String::new, |info| info.name.clone());
     let protocol_version = server.protocol_version.to_string();
-    let tools = client
-        .list_all_tools()
-        .await
-        .map_err(|error| failure(&error))?;
+    let tools = client.list_all_tools().await.map_err(|error| failure(&error))?;
     let whoami = call(&client, "whoami", json!({})).await?;
 
     let started = Instant::now();
@@ -92,10 +75,7 @@ async fn walk(
     Ok(Tour {
         server_name,
         protocol_version,
-        tools: tools
-            .into_iter()
-            .map(|tool| tool.name.into_owned())
-            .collect(),
+        tools: tools.into_iter().map(|tool| tool.name.into_owned()).collect(),
         whoami,
         progress,
     })
@@ -109,10 +89,7 @@ async fn call(
 ) -> Result<String, String> {
     let arguments = arguments.as_object().cloned().unwrap_or_default();
     let request = CallToolRequestParams::new(tool).with_arguments(arguments);
-    let result = client
-        .call_tool(request)
-        .await
-        .map_err(|error| failure(&error))?;
+    let result = client.call_tool(request).await.map_err(|error| failure(&error))?;
     let text = result.content.first().and_then(|content| content.as_text());
     Ok(text.map_or_else(String::new, |text| text.text.clone()))
 }
@@ -124,11 +101,7 @@ struct ProgressWatcher {
 }
 
 impl ClientHandler for ProgressWatcher {
-    async fn on_progress(
-        &self,
-        progress: ProgressNotificationParam,
-        _context: NotificationContext<RoleClient>,
-    ) {
+    async fn on_progress(&self, progress: ProgressNotificationParam, _context: NotificationContext<RoleClient>) {
         let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
         arrivals.push((progress.progress, Instant::now()));
     }

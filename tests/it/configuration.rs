@@ -1,0 +1,128 @@
+//! The example configuration: it can be run, it names every key, and the defaults in it are the real ones.
+
+use std::collections::BTreeSet;
+
+use patgate::config::{Config, Overrides};
+
+use crate::harness::Folder;
+
+const EXAMPLE: &str = include_str!("../../config/patgate.toml");
+const SOURCE: &str = include_str!("../../src/config/file.rs");
+
+/// A folder with everything that the example refers to.
+fn folder() -> Folder {
+    let folder = Folder::new();
+    folder.token("alice", &[]);
+    let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    folder.write("cert.pem", &certified.cert.pem());
+    folder.write("key.pem", &certified.signing_key.serialize_pem());
+    folder.write("ca.pem", &certified.cert.pem());
+    folder.write("revoked.txt", "");
+    folder
+}
+
+/// The example with the keys set in those of its paragraphs that `choose` takes.
+fn uncommented(choose: impl Fn(&str) -> bool) -> String {
+    let paragraphs = EXAMPLE.split("\n\n").map(|paragraph| {
+        let set = choose(paragraph);
+        let lines = paragraph.lines().map(|line| line.strip_prefix("# ").filter(|_| set).unwrap_or(line));
+        lines.collect::<Vec<_>>().join("\n")
+    });
+    paragraphs.collect::<Vec<_>>().join("\n\n")
+}
+
+/// Whether the values of a paragraph are examples, and not the defaults.
+fn is_example(paragraph: &str) -> bool {
+    paragraph.contains("Default:")
+}
+
+#[test]
+fn the_example_is_valid_as_it_stands() {
+    let folder = folder();
+    folder.write("patgate.toml", EXAMPLE);
+    let check = folder.run(&["check", "--config", "patgate.toml"]);
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
+    assert!(String::from_utf8_lossy(&check.stdout).contains("1 tokens in"));
+}
+
+#[test]
+fn the_example_is_valid_with_every_key_set() {
+    let folder = folder();
+    folder.write("patgate.toml", &uncommented(|_| true));
+    // the certificate authorities are read only where they are needed
+    let check = folder.run(&["check", "--config", "patgate.toml", "--upstream", "https://localhost:3000"]);
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
+}
+
+#[test]
+fn the_defaults_in_the_example_are_the_real_ones() {
+    let folder = folder();
+    let load = |name, text: &str| {
+        let overrides = Overrides { config: Some(folder.write(name, text)), ..Overrides::default() };
+        format!("{:#?}", Config::load(&overrides).unwrap())
+    };
+    let defaults = uncommented(|paragraph| !is_example(paragraph));
+    let set = defaults.lines().filter(|line| line.contains('=') && !line.starts_with('#')).count();
+    assert!(set > 25, "only {set} keys are set");
+    assert_eq!(load("bare.toml", EXAMPLE), load("defaults.toml", &defaults));
+    // so that nothing is proved by a comparison that sees no difference
+    assert_ne!(load("bare.toml", EXAMPLE), load("other.toml", &defaults.replace("\"64MiB\"", "\"63MiB\"")));
+}
+
+#[test]
+fn the_example_names_every_key_that_is_read() {
+    let read = keys_of_the_source();
+    assert!(read.len() > 25, "only {} keys were found in the source: {read:?}", read.len());
+    let example: toml::Table = uncommented(|_| true).parse().unwrap();
+    let mut named = BTreeSet::new();
+    collect(&example, "", &mut named);
+    let unnamed: Vec<_> = read.difference(&named).collect();
+    let unread: Vec<_> = named.difference(&read).collect();
+    assert!(unnamed.is_empty() && unread.is_empty(), "not in the example: {unnamed:?}; read by nobody: {unread:?}");
+}
+
+/// The keys of a table and of those below it, each with the name of its own table.
+fn collect(table: &toml::Table, name: &str, keys: &mut BTreeSet<String>) {
+    for (key, value) in table {
+        match value.as_table() {
+            Some(inner) => collect(inner, &format!("{key}."), keys),
+            None => {
+                keys.insert(format!("{name}{key}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn every_key_of_the_example_is_explained() {
+    for paragraph in EXAMPLE.split("\n\n").filter(|paragraph| paragraph.contains(" = ")) {
+        assert!(paragraph.starts_with("## "), "a key without a text:\n{paragraph}");
+        let keys = paragraph.lines().filter(|line| !line.starts_with("##")).count();
+        assert_eq!(keys, 1, "each key needs its own text:\n{paragraph}");
+    }
+}
+
+/// The full names of the keys that `src/config/file.rs` asks for. Each of its functions reads the
+/// table that it names, or else the top of the file; a key is a literal that opens a pair of parentheses,
+/// but for those of messages and of values.
+fn keys_of_the_source() -> BTreeSet<String> {
+    let mut keys = BTreeSet::new();
+    let mut table = String::new();
+    for line in SOURCE.lines() {
+        if line.trim_start().starts_with("fn ") {
+            table.clear();
+        }
+        for (before, after) in line.match_indices("(\"").map(|(at, _)| line.split_at(at)) {
+            let literal = after[2..].split('"').next().unwrap_or_default();
+            if literal.is_empty() || !literal.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
+                continue;
+            }
+            if before.ends_with("table") {
+                table = format!("{literal}.");
+            } else if !["problem", "Some"].iter().any(|other| before.ends_with(other)) {
+                keys.insert(format!("{table}{literal}"));
+            }
+        }
+    }
+    keys
+}
