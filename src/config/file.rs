@@ -1,5 +1,6 @@
 //! The keys of the configuration file, each with its default, in the order of the documentation.
 
+use std::collections::HashSet;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -203,6 +204,7 @@ impl Reader<'_> {
     fn identity(&self) -> IdentityHeaders {
         let mut headers = IdentityHeaders::default();
         let Some(table) = self.root.table("identity") else { return headers };
+        let mut taken = HashSet::new();
         for (key, header) in [
             ("user", &mut headers.user),
             ("email", &mut headers.email),
@@ -215,6 +217,11 @@ impl Reader<'_> {
         ] {
             if let Some(name) = table.parsed(key, header_name) {
                 *header = name;
+            }
+            if let Some(name) = header
+                && !taken.insert(name.as_str().replace('_', "-"))
+            {
+                table.problem(key, format!("`{name}` already says something else: choose another name"));
             }
         }
         table.done();

@@ -107,6 +107,12 @@ pub(super) fn session_mismatch() -> Answer {
     Answer::new(StatusCode::NOT_FOUND, Reason::SessionMismatch, message)
 }
 
+/// A body whose coding would be lost on the way.
+pub(super) fn bad_framing() -> Answer {
+    let message = "the body's framing is not understood: send one Content-Length, or Transfer-Encoding: chunked alone";
+    Answer::new(StatusCode::BAD_REQUEST, Reason::MalformedRequest, message)
+}
+
 /// A request body past its limit.
 pub(super) fn body_too_large() -> Answer {
     let message =

@@ -94,6 +94,9 @@ impl Rules {
         let public_host = head.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
         let public_host = public_host.or_else(|| head.headers.get(HOST).cloned());
 
+        if !is_plainly_framed(&head.headers) {
+            return Err(answer::bad_framing());
+        }
         head.uri = self.target(&head.uri)?;
         head.version = Version::HTTP_11;
         strip_hop_by_hop(&mut head.headers);
@@ -154,6 +157,17 @@ impl Rules {
     }
 }
 
+/// Whether nothing is lost when the framing is made anew: one length in digits at most, no coding but
+/// `chunked`.
+fn is_plainly_framed(headers: &HeaderMap) -> bool {
+    let one = |name, fits: fn(&[u8]) -> bool| {
+        let mut values = headers.get_all(name).iter();
+        values.next().is_none_or(|value| fits(value.as_bytes())) && values.next().is_none()
+    };
+    one(CONTENT_LENGTH, |value| value.iter().all(u8::is_ascii_digit))
+        && one(TRANSFER_ENCODING, |value| value.eq_ignore_ascii_case(b"chunked"))
+}
+
 /// HTTP/2 may send cookies in crumbs; HTTP/1.1 has one field for them (RFC 9113 section 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
@@ -176,6 +190,9 @@ pub(super) fn response<B>(mut response: Response<B>) -> Result<Response<B>, Fail
             return Err(Failure::Invalid("the upstream switches protocols unasked (101)"));
         }
         _ => {}
+    }
+    if !is_plainly_framed(response.headers()) {
+        return Err(Failure::Invalid("the upstream's answer has a length or a coding that can be read in two ways"));
     }
     let headers = response.headers_mut();
     if headers.contains_key(TRANSFER_ENCODING) {

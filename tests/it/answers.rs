@@ -136,6 +136,18 @@ fn a_head_past_its_limits_is_a_431() {
     assert_eq!(proxy.ask(&get(&token, &"X-Many: x\r\n".repeat(18))).status, 200);
 }
 
+#[test]
+fn a_body_in_a_coding_that_would_be_lost_is_not_passed_on() {
+    let origin = Origin::answering("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n");
+    let folder = Folder::new();
+    let token = folder.token("alice", &[]);
+    let proxy = folder.serve(&origin.url(), "");
+    let request = post_in_chunks(&token).replace("chunked", "gzip, chunked") + "1\r\nx\r\n0\r\n\r\n";
+    assert_ours(&proxy, &proxy.ask(&request), 400, "malformed_request");
+    assert!(origin.received().is_empty());
+    assert_ours(&proxy, &proxy.ask(&get(&token, "")), 502, "upstream_invalid");
+}
+
 // --- What the upstream did ------------------------------------------------------------------
 
 #[test]
@@ -157,6 +169,7 @@ fn an_upstream_that_breaks_off_or_talks_nonsense_is_a_502() {
         ("HTTP/1.1 200 OK\r\ncontent-", "upstream_unreachable"),
         ("nonsense\r\n\r\n", "upstream_invalid"),
         ("HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab", "upstream_invalid"),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 2, 2\r\n\r\nab", "upstream_invalid"),
         ("HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n", "upstream_invalid"),
     ] {
         let origin = Origin::scripted(move |_, stream| stream.write_all(answer.as_bytes()).map(|()| Keep::Close));

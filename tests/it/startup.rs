@@ -99,6 +99,18 @@ fn every_mistake_of_a_configuration_is_reported_at_once() {
 }
 
 #[test]
+fn two_facts_about_a_user_do_not_share_a_header() {
+    let folder = folder();
+    for other in ["X-Who", "x-who", "X_Who"] {
+        folder.configure("http://127.0.0.1:9", &format!("[identity]\nuser = \"X-Who\"\nname = \"{other}\""));
+        assert_names(&refused(&folder), &["patgate.toml:6:8: identity.name:"]);
+    }
+    // nor with one that has its usual name
+    folder.configure("http://127.0.0.1:9", "[identity]\nuser = \"X-Auth-Email\"");
+    assert_names(&refused(&folder), &["patgate.toml:4:1: identity.email:"]);
+}
+
+#[test]
 fn check_judges_the_token_file_whatever_is_wrong_with_the_configuration() {
     let folder = folder();
     folder.write("tokens.toml", "[[user]]\nid = \"alice\"\n");
