@@ -1,7 +1,7 @@
 //! patgate: an authentication sidecar that puts a lock on any MCP server.
 //!
 //! The floors, from the ground up; imports run downward only, and a test holds them to it:
-//! `document`, `token`, `config`, `access`, `source` and `audit`, `proxy`, `server`, `cli`.
+//! `document` and `verdict`, `token`, `access`, `source` and `audit`, `proxy`, `server`, `config`, `cli`.
 
 pub mod access;
 pub mod audit;

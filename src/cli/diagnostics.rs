@@ -7,10 +7,9 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 pub(super) fn start() {
-    let filter = EnvFilter::builder()
-        .with_env_var("PATGATE_LOG")
-        .with_default_directive(LevelFilter::INFO.into())
-        .from_env_lossy();
+    // the demonstration's own MCP library tells more than its users want to know
+    let asked = std::env::var("PATGATE_LOG").unwrap_or_else(|_| "info,rmcp=warn".to_owned());
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse_lossy(asked);
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_target(false);
     // a second start in one process changes nothing
     let _ = if stderr().is_terminal() {

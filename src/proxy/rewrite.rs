@@ -36,7 +36,7 @@ pub(super) struct Rules {
     body_limit: u64,
 }
 
-/// A request that may be sent upstream. Only [`Rules::request`] makes one, and it takes a [`Permit`].
+/// A request that may be sent upstream. Only `Rules::request` makes one, and it takes a [`Permit`].
 ///
 /// ```compile_fail
 /// fn forge(request: http::Request<patgate::proxy::Inbound>) -> patgate::proxy::Forward {

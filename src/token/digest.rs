@@ -142,7 +142,7 @@ fn hex_value(digit: u8) -> Option<u8> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DigestHasher(u64);
 
-/// Builds [`DigestHasher`]s for a hash table keyed by [`TokenDigest`].
+/// Builds `DigestHasher`s for a hash table keyed by [`TokenDigest`].
 pub type BuildDigestHasher = BuildHasherDefault<DigestHasher>;
 
 impl Hasher for DigestHasher {

@@ -83,6 +83,8 @@ pub(super) async fn serve(listener: TcpListener, shutdown: impl Future<Output = 
                     sleep(ACCEPT_BACKOFF).await;
                     continue;
                 };
+                // a slower stream is still a stream
+                let _ = stream.set_nodelay(true);
                 let mcp = mcp.clone();
                 let service = service_fn(move |request| {
                     let mcp = mcp.clone();
