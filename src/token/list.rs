@@ -7,6 +7,7 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::digest::TokenHash;
+use super::value;
 use crate::document::{Document, Problem, Problems, Table};
 
 /// What logs, listings and revocation call a token: never secret, safe in a header and a file name.
@@ -100,10 +101,9 @@ pub struct TokenRecord {
     pub revoked_at: Option<Timestamp>,
     /// Why, for people.
     pub revoked_reason: Option<Box<str>>,
+    /// The token that was made in its place, if it was rotated.
+    pub replaced_by: Option<TokenId>,
 }
-
-/// How many characters a record's `prefix` has.
-pub const PREFIX_LENGTH: usize = 10;
 
 /// More hashes than these are not tried for one token.
 const MAX_CANDIDATES: usize = 4;
@@ -260,7 +260,7 @@ fn read_token(table: &Table<'_>) -> Option<TokenRecord> {
         .and_then(|text| text.parse::<TokenHash>().map_err(|why| table.problem("hash", why.to_string())).ok());
     let user = required_text(table, "user");
     Some(TokenRecord {
-        prefix: table.parsed("prefix", prefix).map(Into::into),
+        prefix: table.parsed("prefix", value::token_prefix).map(Into::into),
         name: text(table, "name"),
         scopes: scopes(table),
         created_at: table.timestamp("created_at"),
@@ -268,6 +268,7 @@ fn read_token(table: &Table<'_>) -> Option<TokenRecord> {
         expires_at: table.timestamp("expires_at"),
         revoked_at: table.timestamp("revoked_at"),
         revoked_reason: text(table, "revoked_reason"),
+        replaced_by: table.parsed("replaced_by", TokenId::parse),
         id: id?,
         hash: hash?,
         user: user?,
@@ -284,11 +285,11 @@ fn read_users(tables: &[Table<'_>]) -> Vec<User> {
             name: text(table, "name"),
             org: text(table, "org"),
             roles: table.strings("roles").unwrap_or_default().into_iter().map(Into::into).collect(),
-            status: table.parsed("status", status).unwrap_or(Status::Active),
+            status: table.parsed("status", value::status).unwrap_or(Status::Active),
             id: id.unwrap_or_default(),
         };
-        for role in &user.roles {
-            role_name(role).unwrap_or_else(|why| table.problem("roles", why));
+        for why in user.roles.iter().filter_map(|role| value::role_name(role).err()) {
+            table.problem("roles", why);
         }
         table.done();
         if !ids.insert(user.id.clone()) {
@@ -302,7 +303,9 @@ fn read_users(tables: &[Table<'_>]) -> Vec<User> {
 fn read_roles(table: &Table<'_>) -> HashMap<Box<str>, Role> {
     let mut roles = HashMap::new();
     for (name, role) in table.named_tables() {
-        role_name(name).unwrap_or_else(|why| role.problem("", why));
+        if let Err(why) = value::role_name(name) {
+            role.problem("", why);
+        }
         roles.insert(name.into(), Role { scopes: scopes(&role).unwrap_or_default() });
         role.done();
     }
@@ -310,27 +313,6 @@ fn read_roles(table: &Table<'_>) -> HashMap<Box<str>, Role> {
 }
 
 // --- The values -----------------------------------------------------------------------------
-
-fn status(text: &str) -> Result<Status, String> {
-    match text {
-        "active" => Ok(Status::Active),
-        "suspended" => Ok(Status::Suspended),
-        _ => Err(format!("{text:?} is not a status: write \"active\" or \"suspended\"")),
-    }
-}
-
-fn prefix(text: &str) -> Result<String, String> {
-    if text.len() == PREFIX_LENGTH && text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Ok(text.to_owned());
-    }
-    // not repeated: somebody may have put the whole token here
-    Err(format!("not the beginning of a token: write its first {PREFIX_LENGTH} characters"))
-}
-
-fn role_name(text: &str) -> Result<(), String> {
-    let fits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',');
-    if fits { Ok(()) } else { Err(format!("{text:?} is not a role: write printable ASCII without spaces and commas")) }
-}
 
 fn scopes(table: &Table<'_>) -> Option<Vec<Scope>> {
     let texts = table.strings("scopes")?;
@@ -351,17 +333,8 @@ fn text(table: &Table<'_>, key: &'static str) -> Option<Box<str>> {
     plain(table, key, table.string(key)?)
 }
 
-/// Texts end up in header values and terminals, so control characters are refused at the door.
 fn plain(table: &Table<'_>, key: &'static str, value: &str) -> Option<Box<str>> {
-    if value.chars().any(char::is_control) {
-        table.problem(key, "holds a control character, such as a line break: write it in one plain line");
-        return None;
-    }
-    if value.len() > 1024 {
-        table.problem(key, format!("{} bytes long: write 1024 at most", value.len()));
-        return None;
-    }
-    Some(value.into())
+    value::plain_text(value).map(Into::into).map_err(|why| table.problem(key, why)).ok()
 }
 
 #[cfg(test)]

@@ -4,8 +4,10 @@ mod digest;
 mod lifetime;
 mod list;
 mod plaintext;
+mod value;
 
 pub use digest::{BcryptHash, BuildDigestHasher, DigestError, TokenDigest, TokenHash};
 pub use lifetime::{Lifetime, LifetimeError};
-pub use list::{PREFIX_LENGTH, Role, Scope, Status, TokenId, TokenList, TokenRecord, User};
+pub use list::{Role, Scope, Status, TokenId, TokenList, TokenRecord, User};
 pub use plaintext::{Checksum, Minted, Prefix, Token};
+pub use value::{PREFIX_LENGTH, plain_text, role_name, token_prefix, user_id};

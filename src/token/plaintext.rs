@@ -43,6 +43,16 @@ impl fmt::Debug for Token {
     }
 }
 
+impl TokenId {
+    /// A new id of the form that minted tokens have, for a token that was made elsewhere.
+    ///
+    /// # Errors
+    /// The system has no random numbers to give.
+    pub fn random() -> Result<Self, getrandom::Error> {
+        random_base62(ID_LENGTH).map(|text| Self::minted(&text))
+    }
+}
+
 /// A new token and the id that it carries.
 #[derive(Debug)]
 pub struct Minted {
@@ -116,6 +126,12 @@ impl Prefix {
             }
         }
         Checksum::Bad
+    }
+
+    /// The id in a minted token that is whole.
+    pub fn id_in(&self, token: &str) -> Option<TokenId> {
+        let whole = self.check(token) == Checksum::Good;
+        whole.then(|| TokenId::minted(&token[self.0.len()..self.0.len() + ID_LENGTH]))
     }
 }
 
@@ -205,11 +221,13 @@ mod tests {
             prop_assert_eq!(token.len(), 57);
             prop_assert_eq!(prefix.check(token), Checksum::Good);
             prop_assert_eq!(&token[8..18], minted.id.as_str());
+            prop_assert_eq!(prefix.id_in(token), Some(minted.id.clone()));
 
             let mut changed = token.to_owned();
             changed.replace_range(8 + at..=8 + at, &with);
             prop_assume!(changed != token);
             prop_assert_eq!(prefix.check(&changed), Checksum::Bad);
+            prop_assert_eq!(prefix.id_in(&changed), None);
             prop_assert_eq!(prefix.check(&token[..token.len() - 1]), Checksum::Bad);
         }
 

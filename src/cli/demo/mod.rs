@@ -87,6 +87,7 @@ fn list(minted: &Minted, expires_at: Timestamp) -> Result<TokenList, Exit> {
         expires_at: Some(expires_at),
         revoked_at: None,
         revoked_reason: None,
+        replaced_by: None,
     };
     let user = User {
         id: "alice".into(),
