@@ -28,8 +28,10 @@ impl Table {
         }
     }
 
-    pub(super) fn grants(&self) -> impl Iterator<Item = &Arc<Grant>> {
-        self.tokens.values().chain(self.bcrypt.values().flat_map(|grants| grants.iter()))
+    /// All tokens, with the digests of those that can be looked up.
+    pub(super) fn grants(&self) -> impl Iterator<Item = (Option<&TokenDigest>, &Arc<Grant>)> {
+        let tried = self.bcrypt.values().flat_map(|grants| grants.iter()).map(|grant| (None, grant));
+        self.tokens.iter().map(|(digest, grant)| (Some(digest), grant)).chain(tried)
     }
 }
 

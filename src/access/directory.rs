@@ -209,11 +209,24 @@ impl Directory {
 
     /// Every token that it knows, dead ones too.
     pub fn grants(&self) -> impl Iterator<Item = &Arc<Grant>> {
+        self.table().flat_map(Table::grants).map(|(_, grant)| grant)
+    }
+
+    /// Every token that it knows, with what would be answered to it at this moment: [`Reason::Ok`], or
+    /// what speaks against it.
+    pub fn judged(&self, now: Timestamp) -> impl Iterator<Item = (&Arc<Grant>, Reason)> {
+        self.table().flat_map(Table::grants).map(move |(digest, grant)| {
+            let denied = digest.is_some_and(|digest| self.denied.has_digest(digest)).then_some(Reason::Revoked);
+            (grant, denied.or_else(|| self.objection(grant, now)).unwrap_or(Reason::Ok))
+        })
+    }
+
+    fn table(&self) -> impl Iterator<Item = &Table> {
         let table = match &self.known {
-            Known::List(table) => Some(table),
+            Known::List(table) => Some(&**table),
             Known::Nothing | Known::Elsewhere => None,
         };
-        table.into_iter().flat_map(|table| table.grants())
+        table.into_iter()
     }
 }
 
@@ -267,6 +280,17 @@ mod tests {
             assert_eq!(denial.status(), 401, "{extra}");
             let known = !matches!(reason, Reason::UnknownToken | Reason::BadChecksum);
             assert_eq!(denial.grant().map(|grant| grant.token_id().as_str()), known.then_some("t1"), "{extra}");
+            let judged = directory(extra).judged(NOW.parse().unwrap()).map(|(_, reason)| reason).collect::<Vec<_>>();
+            assert_eq!(judged, [if known { reason } else { Reason::Ok }], "{extra}");
+        }
+    }
+
+    #[test]
+    fn a_denied_token_is_judged_as_revoked_however_it_is_denied() {
+        for line in ["t1".to_owned(), TokenDigest::of("opaque-token").to_string()] {
+            let denied = DenyList::parse(Path::new("d.txt"), &line).unwrap();
+            let directory = directory("").with_denied(&Arc::new(denied), Generation(8));
+            assert_eq!(directory.judged(NOW.parse().unwrap()).next().unwrap().1, Reason::Revoked, "{line}");
         }
     }
 

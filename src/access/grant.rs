@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use jiff::Timestamp;
 
 use super::identity::{Rights, Subject};
-use crate::token::{BcryptHash, TokenId, TokenRecord};
+use crate::token::{BcryptHash, Scope, TokenId, TokenRecord};
 use crate::verdict::Reason;
 
 /// A token of the list, dead or alive.
@@ -124,6 +124,11 @@ impl Grant {
     /// The id of its user.
     pub fn user(&self) -> &str {
         self.subject.user()
+    }
+
+    /// What it may do, by its own scopes and its user's roles; nothing where neither names any.
+    pub fn scopes(&self) -> &[Scope] {
+        &self.rights.scopes
     }
 
     /// The organisation of its user.
