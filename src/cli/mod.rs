@@ -3,8 +3,12 @@
 mod check;
 mod demo;
 mod diagnostics;
+mod facts;
+mod print;
 mod serve;
+mod store;
 mod token;
+mod words;
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -96,6 +100,11 @@ impl Exit {
     /// Something failed or was answered with no.
     fn failure(message: impl Display) -> Self {
         Self { code: 1, message: format!("{message}") }
+    }
+
+    /// A token cannot be made.
+    fn no_random_numbers(error: impl Display) -> Self {
+        Self::failure(format!("the system has no random numbers: {error}"))
     }
 
     /// The command or the configuration is wrong.

@@ -32,8 +32,12 @@ pub const DEFAULT_TOKEN_FILE: &str = "tokens.toml";
 /// What the token commands need to know.
 #[derive(Clone, Debug)]
 pub struct TokenSettings {
-    /// The token file.
+    /// The token file, or a folder of them.
     pub file: PathBuf,
+    /// Tokens that are dead whatever the file says.
+    pub deny_list: Option<PathBuf>,
+    /// Where the last use of each token is kept, if it is.
+    pub last_used: Option<PathBuf>,
     /// What holds for every token.
     pub policy: Policy,
 }
@@ -97,14 +101,17 @@ impl TokenSettings {
     pub fn load(overrides: &Overrides) -> Result<Self, Problems> {
         let (path, text) = text_of(overrides)?;
         let document = Document::parse(path, &text)?;
-        // a token file that nobody named has its usual name
-        let (source, policy) = file::read_tokens(&document.root(), path, overrides, &mut Vec::new());
-        document.finish()?;
-        let file = match source.map(|source| source.origin) {
-            Some(Origin::File(path)) => path,
-            None => DEFAULT_TOKEN_FILE.into(),
+        let read = |overrides| file::read_tokens(&document.root(), path, overrides, &mut Vec::new());
+        let (source, policy) = match read(overrides) {
+            (Some(source), policy) => (Some(source), policy),
+            // a token file that nobody named has its usual name
+            (None, _) => read(&Overrides { tokens: Some(DEFAULT_TOKEN_FILE.to_owned()), ..overrides.clone() }),
         };
-        Ok(Self { file, policy })
+        document.finish()?;
+        let source::Params { origin, deny_list, last_used, .. } =
+            source.ok_or_else(|| Problem::outside("tokens", "there is no such source"))?;
+        let Origin::File(file) = origin;
+        Ok(Self { file, deny_list, last_used, policy })
     }
 }
 

@@ -1,16 +1,25 @@
-//! Changing a token file: under a lock, keeping what people wrote around it, and only to a content
-//! that the server's own parser takes.
+//! Changing a token file, or a folder of them: under a lock, keeping what people wrote around it, and
+//! only to a content that the server's own parser takes.
 
-use std::fs::{self, File, Permissions};
+use std::collections::BTreeSet;
+use std::fs::{self, File, Metadata};
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use tempfile::NamedTempFile;
-use toml_edit::DocumentMut;
+use toml::Value;
+use toml::value::Datetime;
 
-use crate::document::{Problem, Problems};
+use super::file::read_list;
+use super::page::{Fields, Page, Section};
+use super::watch::{self, Content};
+use crate::document::Problems;
 use crate::token::TokenList;
+
+/// The file of a folder that takes what is new.
+const FRESH: &str = "tokens.toml";
 
 /// Why a file was left as it was.
 #[derive(Debug, thiserror::Error)]
@@ -30,42 +39,157 @@ pub enum EditError {
     },
 }
 
-/// Applies `change` to the token file, which is made if it does not exist. Other edits wait meanwhile,
-/// and a reader sees either the old content or the new one.
+/// What is to be changed in the files of one list.
+#[derive(Debug)]
+pub struct Draft<'t> {
+    pages: Vec<Page<'t>>,
+    /// The page that takes what is new.
+    fresh: usize,
+}
+
+impl Draft<'_> {
+    /// Sets a key of the record that has this id.
+    pub fn set(&mut self, section: Section, id: &str, key: &str, value: &Value) {
+        for page in self.pages.iter_mut().filter(|page| page.has(section, id)) {
+            page.set(section, id, key, value);
+        }
+    }
+
+    /// Adds records.
+    pub fn add(&mut self, section: Section, records: &[Fields]) {
+        if let Some(page) = self.pages.get_mut(self.fresh) {
+            page.add(section, records);
+        }
+    }
+
+    /// Takes out the record that has this id.
+    pub fn remove(&mut self, section: Section, id: &str) {
+        for page in self.pages.iter_mut().filter(|page| page.has(section, id)) {
+            page.remove(section, id);
+        }
+    }
+}
+
+/// A moment as the file has it.
+pub fn moment(at: Timestamp) -> Value {
+    // RFC 3339 is what TOML date-times are
+    at.to_string().parse::<Datetime>().map_or_else(|_| Value::String(at.to_string()), Value::Datetime)
+}
+
+/// Applies `change` to the token file, which is made if it does not exist, or to the files of a folder.
+/// Other edits wait meanwhile, and a reader sees either the old content of a file or the new one.
+/// Returns the list as it is then, too.
 ///
 /// # Errors
-/// The file was left as it was.
-pub fn edit<T>(
+/// No file was changed; or, if a folder's second file could not be replaced, the first one was.
+pub fn edit<T, E: From<EditError>>(
     path: &Path,
-    change: impl FnOnce(&TokenList, &mut DocumentMut) -> Result<T, Problems>,
-) -> Result<T, EditError> {
-    // a link is followed: what it points to is replaced, not the link
-    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let failed = |action| move |source| EditError::Io { file: path.clone(), action, source };
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // the lock is the folder's: the file itself is replaced under it
-    let lock = File::open(folder).map_err(failed("its folder cannot be opened"))?;
-    lock.lock().map_err(failed("cannot be locked against other edits"))?;
+    change: impl FnOnce(&TokenList, &mut Draft<'_>) -> Result<T, E>,
+) -> Result<(T, TokenList), E> {
+    let (files, fresh) = files(path)?;
+    let _locks = lock(&files)?;
+    let olds = files.iter().map(|file| read(&file.target)).collect::<Result<Vec<_>, _>>()?;
+    let named = |bytes: Vec<Vec<u8>>| -> Content { files.iter().map(|file| file.name.clone()).zip(bytes).collect() };
+    let before = named(olds.iter().map(|(_, bytes)| bytes.clone()).collect());
+    let list = read_list(&before).map_err(EditError::from)?;
+    let texts = before.iter().map(|(_, bytes)| str::from_utf8(bytes).unwrap_or_default());
 
-    let (text, permissions) = match fs::read_to_string(path) {
-        Ok(text) => (text, fs::metadata(path).map_err(failed("cannot be read"))?.permissions()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => (String::new(), Permissions::from_mode(0o600)),
-        Err(error) => return Err(failed("cannot be read")(error)),
+    let mut draft = Draft { pages: texts.map(Page::new).collect(), fresh };
+    let outcome = change(&list, &mut draft)?;
+    let after = named(draft.pages.into_iter().map(|page| page.changed().into_bytes()).collect());
+    let list = read_list(&after).map_err(EditError::from)?;
+
+    for ((file, (old, content)), (_, bytes)) in files.iter().zip(&olds).zip(&after) {
+        if bytes != content {
+            replace(&file.target, bytes, old.as_ref())?;
+        }
+    }
+    Ok((outcome, list))
+}
+
+fn failed(file: &Path, action: &'static str) -> impl FnOnce(io::Error) -> EditError {
+    move |source| EditError::Io { file: file.to_owned(), action, source }
+}
+
+/// A file by the name that people know it by, and what is to be replaced.
+struct Place {
+    name: PathBuf,
+    target: PathBuf,
+}
+
+impl Place {
+    /// A link is followed: what it points to is replaced, not the link.
+    fn find(name: PathBuf) -> Result<Self, EditError> {
+        let target = match fs::canonicalize(&name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if name.is_symlink() {
+                    return Err(failed(&name, "is a link to nothing: make what it points to, or remove it")(error));
+                }
+                let parent = fs::canonicalize(folder(&name)).map_err(failed(&name, "its folder cannot be found"))?;
+                parent.join(name.file_name().unwrap_or_default())
+            }
+            found => found.map_err(failed(&name, "cannot be found"))?,
+        };
+        Ok(Self { name, target })
+    }
+}
+
+/// The files of the list, and which of them takes what is new.
+fn files(path: &Path) -> Result<(Vec<Place>, usize), EditError> {
+    let mut names = watch::files(path)?;
+    let mut fresh = 0;
+    if path.is_dir() {
+        let name = path.join(FRESH);
+        fresh = names.iter().position(|found| *found == name).unwrap_or(names.len());
+        if fresh == names.len() {
+            names.push(name);
+        }
+    }
+    Ok((names.into_iter().map(Place::find).collect::<Result<_, _>>()?, fresh))
+}
+
+fn folder(file: &Path) -> &Path {
+    file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Locks the folders, for the files themselves are replaced; all in one order, so that no two edits wait
+/// for each other. The locks end when the handles are dropped.
+fn lock(files: &[Place]) -> Result<Vec<File>, EditError> {
+    let folders: BTreeSet<PathBuf> = files.iter().map(|file| folder(&file.target).to_owned()).collect();
+    let lock = |folder: &PathBuf| {
+        let handle = File::open(folder).map_err(failed(folder, "this folder cannot be opened"))?;
+        handle.lock().map_err(failed(folder, "this folder cannot be locked against other edits"))?;
+        Ok(handle)
     };
-    let list = TokenList::parse(path, &text)?;
-    let mut document: DocumentMut =
-        text.parse().map_err(|error: toml_edit::TomlError| Problems::from(Problem::in_file(path, error.message())))?;
-    let outcome = change(&list, &mut document)?;
-    let text = document.to_string();
-    TokenList::parse(path, &text)?;
+    folders.iter().map(lock).collect()
+}
 
-    let mut beside = NamedTempFile::new_in(folder).map_err(failed("its folder cannot be written"))?;
-    let written = beside
-        .write_all(text.as_bytes())
-        .and_then(|()| beside.as_file().set_permissions(permissions))
-        .and_then(|()| beside.as_file().sync_all());
-    written.map_err(failed("the new content cannot be written"))?;
-    beside.persist(path).map_err(|error| failed("cannot be replaced")(error.error))?;
-    lock.sync_all().map_err(failed("its folder cannot be synced"))?;
-    Ok(outcome)
+/// A file that does not exist is empty.
+fn read(file: &Path) -> Result<(Option<Metadata>, Vec<u8>), EditError> {
+    match fs::read(file) {
+        Ok(bytes) => Ok((Some(fs::metadata(file).map_err(failed(file, "cannot be read"))?), bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((None, Vec::new())),
+        Err(error) => Err(failed(file, "cannot be read")(error)),
+    }
+}
+
+/// Writes beside the file, syncs and renames. Mode and owner stay as they are, or the server could lose
+/// the right to read it; a new file is its maker's alone.
+fn replace(file: &Path, bytes: &[u8], old: Option<&Metadata>) -> Result<(), EditError> {
+    let folder = folder(file);
+    let cannot_write = "the new content cannot be written";
+    let mut beside = NamedTempFile::new_in(folder).map_err(failed(folder, "this folder cannot be written"))?;
+    beside.write_all(bytes).map_err(failed(file, cannot_write))?;
+    if let Some(old) = old {
+        let new = beside.as_file().metadata().map_err(failed(file, cannot_write))?;
+        if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
+            fchown(beside.as_file(), Some(old.uid()), Some(old.gid()))
+                .map_err(failed(file, "its owner cannot be kept: run this as its owner"))?;
+        }
+        beside.as_file().set_permissions(old.permissions()).map_err(failed(file, cannot_write))?;
+    }
+    beside.as_file().sync_all().map_err(failed(file, cannot_write))?;
+    beside.persist(file).map_err(|error| failed(file, "cannot be replaced")(error.error))?;
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(failed(folder, "is replaced, but its folder cannot be synced"))
 }

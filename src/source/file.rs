@@ -57,7 +57,7 @@ impl DenyFile {
     }
 }
 
-fn read_list(content: &Content) -> Result<TokenList, Problems> {
+pub(super) fn read_list(content: &Content) -> Result<TokenList, Problems> {
     let mut whole = TokenList::default();
     let mut problems = Vec::new();
     for (path, bytes) in content {

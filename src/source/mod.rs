@@ -3,19 +3,23 @@
 mod edit;
 mod file;
 pub mod last_used;
+mod lines;
+mod page;
 mod publish;
 mod watch;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use edit::{EditError, edit};
+pub use edit::{Draft, EditError, edit, moment};
 pub use last_used::LastUsed;
+pub use page::{Fields, Section};
 pub use publish::{Published, Publisher};
 
-use crate::access::{Directory, Policy};
+use crate::access::{DenyList, Directory, Policy};
 use crate::document::Problems;
+use crate::token::TokenList;
 
 /// The settings of the token source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,4 +102,20 @@ impl Source {
         };
         tokio::join!(self.list.follow(), denied);
     }
+}
+
+/// What a token file or a folder of them says now, for callers that follow nothing.
+///
+/// # Errors
+/// It cannot be read, or every mistake in it.
+pub fn read_list(path: &Path) -> Result<TokenList, Problems> {
+    file::read_list(&watch::read(path)?)
+}
+
+/// What a deny list says now, for callers that follow nothing.
+///
+/// # Errors
+/// It cannot be read, or every mistake in it.
+pub fn read_deny_list(path: &Path) -> Result<DenyList, Problems> {
+    file::read_deny_list(&watch::read(path)?)
 }

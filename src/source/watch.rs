@@ -117,19 +117,25 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 /// Reads a file, or all `*.toml` files of a folder.
 pub(super) fn read(path: &Path) -> Result<Content, Problems> {
-    let mut paths = vec![path.to_owned()];
-    if path.is_dir() {
-        let entries = fs::read_dir(path).map_err(|error| unreadable(path, &error))?;
-        let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
-        // hidden entries are an orchestrator's or an editor's own business
-        paths = files.filter(|file| file.extension().is_some_and(|end| end == "toml") && !is_hidden(file)).collect();
-        paths.sort();
-    }
     let read = |path: PathBuf| match fs::read(&path) {
         Ok(content) => Ok((path, content)),
         Err(error) => Err(unreadable(&path, &error)),
     };
-    paths.into_iter().map(read).collect()
+    files(path)?.into_iter().map(read).collect()
+}
+
+/// A file, or all `*.toml` files of a folder in the order of their names.
+pub(super) fn files(path: &Path) -> Result<Vec<PathBuf>, Problems> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let entries = fs::read_dir(path).map_err(|error| unreadable(path, &error))?;
+    let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    // hidden entries are an orchestrator's or an editor's own business
+    let wanted = |file: &PathBuf| file.extension().is_some_and(|end| end == "toml") && !is_hidden(file);
+    let mut files: Vec<PathBuf> = files.filter(wanted).collect();
+    files.sort();
+    Ok(files)
 }
 
 fn is_hidden(file: &Path) -> bool {

@@ -171,7 +171,6 @@ fn a_file_that_is_wrong_or_would_be_stays_as_it_is() {
     for (list, expected) in [
         ("[[tokens]]\nid = \"x\n", "tokens.toml:2:"),
         ("[[tokens]]\nid = \"x\"\n", "tokens[0].hash: missing"),
-        ("tokens = []\n", "[[tokens]]"),
         ("[[users]]\nid = \"bob\"\n", "`alice` is not in [[users]]"),
     ] {
         folder.write("tokens.toml", list);

@@ -1,0 +1,95 @@
+//! What the commands print: the answer on standard output, remarks on standard error, tables aligned.
+
+use std::fmt::{Display, Write as _};
+use std::io::{self, ErrorKind, Write as _};
+
+use anstyle::Style;
+use serde::Serialize;
+use unicode_width::UnicodeWidthStr;
+
+use super::Exit;
+
+/// Prints the answer. A reader who has seen enough, such as `head`, is no failure.
+pub(super) fn answer(text: impl Display) -> Result<(), Exit> {
+    let mut out = anstream::stdout().lock();
+    match write!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Exit::failure(format!("cannot print: {error}"))),
+        _ => Ok(()),
+    }
+}
+
+/// Prints the answer as JSON, on one line.
+pub(super) fn json(value: &impl Serialize) -> Result<(), Exit> {
+    let text = serde_json::to_string(value).map_err(Exit::failure)?;
+    answer(format_args!("{text}\n"))
+}
+
+/// Prints what is shown once: here, a reader who has gone is a failure.
+pub(super) fn secret(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}")?;
+    out.flush()
+}
+
+/// Prints a remark; nobody has to be there to read it.
+pub(super) fn remark(text: impl Display) {
+    let _ = writeln!(anstream::stderr(), "{text}");
+}
+
+/// A cell of a table.
+#[derive(Debug)]
+pub(super) struct Cell {
+    text: String,
+    style: Style,
+}
+
+impl Cell {
+    pub(super) fn styled(text: impl Into<String>, style: Style) -> Self {
+        Self { text: text.into(), style }
+    }
+
+    pub(super) fn head(text: &str) -> Self {
+        Self::styled(text, Style::new().bold())
+    }
+
+    fn width(&self) -> usize {
+        self.text.width()
+    }
+}
+
+impl<T: Into<String>> From<T> for Cell {
+    fn from(text: T) -> Self {
+        Self::styled(text, Style::new())
+    }
+}
+
+/// Rows with their columns aligned, by the width that a terminal gives each character.
+pub(super) fn table(rows: &[Vec<Cell>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let widest = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(Cell::width).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(widest).collect();
+    let mut text = String::new();
+    for row in rows {
+        for (index, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            let Cell { text: words, style } = cell;
+            let gap = if index + 1 < row.len() { width - cell.width() + 2 } else { 0 };
+            // writing to a string does not fail
+            let _ = write!(text, "{style}{words}{style:#}{:gap$}", "");
+        }
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_stand_under_each_other_whatever_is_in_them() {
+        let rows = [["id", "name", "end"], ["1", "日本語", "never"], ["12345", "Zoë", ""]];
+        let rows = rows.map(|row| row.map(Cell::from).into());
+        assert_eq!(table(&rows), "id     name    end\n1      日本語  never\n12345  Zoë     \n");
+        assert_eq!(table(&[]), "");
+    }
+}

@@ -1,0 +1,108 @@
+//! A record to be added: what `create`, `rotate` and `import` have in common.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+use toml::Value;
+
+use crate::access::Policy;
+use crate::cli::facts::Facts;
+use crate::cli::store::Snapshot;
+use crate::cli::{Exit, print, words};
+use crate::source::{Fields, moment};
+use crate::token::{Lifetime, Minted, PREFIX_LENGTH, Status, Token, TokenId};
+
+/// How long a token lives if nobody says otherwise and the policy allows it.
+const DEFAULT_LIFETIME: SignedDuration = SignedDuration::from_hours(90 * 24);
+
+/// A token that is about to be listed.
+#[derive(Debug)]
+pub(super) struct NewRecord<'r> {
+    pub(super) id: &'r TokenId,
+    pub(super) hash: String,
+    /// How the token begins, where that is no part of a secret.
+    pub(super) prefix: Option<String>,
+    pub(super) user: &'r str,
+    pub(super) name: Option<&'r str>,
+    pub(super) scopes: Option<Vec<&'r str>>,
+    pub(super) created_at: Timestamp,
+    pub(super) expires_at: Option<Timestamp>,
+}
+
+impl NewRecord<'_> {
+    pub(super) fn fields(self) -> Fields {
+        let text = |text: &str| Value::String(text.to_owned());
+        let list = |items: Vec<&str>| Value::Array(items.into_iter().map(text).collect());
+        let fields = [
+            ("id", Some(text(self.id.as_str()))),
+            ("hash", Some(text(&self.hash))),
+            ("prefix", self.prefix.as_deref().map(text)),
+            ("user", Some(text(self.user))),
+            ("name", self.name.map(text)),
+            ("scopes", self.scopes.map(list)),
+            ("created_at", Some(moment(self.created_at))),
+            ("expires_at", self.expires_at.map(moment)),
+        ];
+        fields.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+    }
+}
+
+/// The beginning of a token that is minted here: its prefix and some of its id.
+pub(super) fn beginning(token: &Token) -> Option<String> {
+    token.expose().get(..PREFIX_LENGTH).map(str::to_owned)
+}
+
+/// When a token ends that is made now, within the policy.
+pub(super) fn end_of_life(asked: Option<Lifetime>, policy: &Policy, now: Timestamp) -> Result<Option<Timestamp>, Exit> {
+    let Some(asked) = asked else {
+        let length = policy.max_lifetime.map_or(DEFAULT_LIFETIME, |longest| longest.min(DEFAULT_LIFETIME));
+        return now.checked_add(length).map(Some).map_err(Exit::failure);
+    };
+    let end = asked.end(now).map_err(|error| Exit::usage(format!("--expires: {error}")))?;
+    let Some(longest) = policy.max_lifetime.filter(|_| !policy.allows_lifetime(Some(now), end)) else { return Ok(end) };
+    let longest = words::length(longest);
+    let asked = end.map_or_else(|| "a token that never expires".to_owned(), |end| format!("a life until {end}"));
+    Err(Exit::usage(format!("--expires: {asked} is longer than tokens.max_lifetime allows: ask for {longest} at most")))
+}
+
+/// Refuses to make a token that would be dead for what its user is.
+pub(super) fn check_holder(snapshot: &Snapshot<'_>, user: &str) -> Result<(), Exit> {
+    let Some(users) = &snapshot.list.users else { return Ok(()) };
+    match users.iter().find(|listed| *listed.id == *user).map(|listed| listed.status) {
+        Some(Status::Active) => Ok(()),
+        Some(Status::Suspended) => Err(Exit::usage(format!(
+            "user `{user}` is suspended, so the token would be dead: first `patgate user activate {user}`"
+        ))),
+        None => Err(Exit::usage(format!(
+            "user `{user}` is not in [[users]], so the token would be dead: first `patgate user add {user}`"
+        ))),
+    }
+}
+
+/// A new token as JSON: all facts, and the one time that the token itself is shown.
+#[derive(Serialize)]
+struct Made<'m> {
+    token: &'m str,
+    #[serde(flatten)]
+    facts: &'m Facts<'m>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaces: Option<&'m Facts<'m>>,
+}
+
+/// Prints a new token, alone, on standard output. If that fails, nobody has it.
+pub(super) fn print_once(
+    minted: &Minted,
+    json: bool,
+    facts: &Facts<'_>,
+    replaces: Option<&Facts<'_>>,
+) -> Result<(), Exit> {
+    let token = minted.token.expose();
+    let text = if json {
+        serde_json::to_string(&Made { token, facts, replaces }).map_err(Exit::failure)?
+    } else {
+        token.to_owned()
+    };
+    print::secret(&text).map_err(|error| {
+        let id = &minted.id;
+        Exit::failure(format!("cannot print the new token ({error}), so nobody has it: `patgate token revoke {id}`"))
+    })
+}
