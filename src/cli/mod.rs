@@ -8,6 +8,7 @@ mod print;
 mod serve;
 mod store;
 mod token;
+mod user;
 mod words;
 
 use std::fmt::Display;
@@ -35,9 +36,12 @@ enum Command {
     Serve(Settings),
     /// Report every mistake in the configuration and the token file; start nothing
     Check(Settings),
-    /// Make tokens
+    /// Make, list, rotate and revoke tokens
     #[command(subcommand)]
     Token(token::Command),
+    /// Say who may hold tokens, and suspend or remove them
+    #[command(subcommand)]
+    User(user::Command),
 }
 
 /// The settings that stand above the configuration file.
@@ -75,6 +79,7 @@ impl Cli {
             Command::Serve(settings) => serve::run(&settings.into()),
             Command::Check(settings) => check::run(&settings.into()),
             Command::Token(command) => token::run(command),
+            Command::User(command) => user::run(command),
         };
         match done {
             Ok(()) => ExitCode::SUCCESS,
@@ -102,6 +107,11 @@ impl Exit {
         Self { code: 1, message: format!("{message}") }
     }
 
+    /// The answer was given, and it is no.
+    fn negative() -> Self {
+        Self::failure("")
+    }
+
     /// A token cannot be made.
     fn no_random_numbers(error: impl Display) -> Self {
         Self::failure(format!("the system has no random numbers: {error}"))
@@ -116,5 +126,37 @@ impl Exit {
 impl From<Problems> for Exit {
     fn from(problems: Problems) -> Self {
         Self::usage(problems)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn walk(command: &clap::Command, look: &mut impl FnMut(&str, &clap::Arg)) {
+        for argument in command.get_arguments() {
+            look(command.get_name(), argument);
+        }
+        command.get_subcommands().for_each(|below| walk(below, look));
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    /// Arguments are seen by everybody on the machine, and variables by every child.
+    #[test]
+    fn no_argument_and_no_variable_holds_a_secret() {
+        let mut seen = 0;
+        walk(&Cli::command(), &mut |command, argument| {
+            seen += 1;
+            let name = argument.get_id().as_str();
+            let suspect = ["token", "secret", "password", "bearer", "key"].contains(&name);
+            assert!(!suspect, "{command} takes `{name}`");
+        });
+        assert!(seen > 30, "{seen}");
     }
 }

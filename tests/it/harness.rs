@@ -84,6 +84,16 @@ impl Folder {
         child.wait_with_output().unwrap()
     }
 
+    /// The program, run in this folder to its end, with something on standard input.
+    pub fn feed(&self, input: &str, arguments: &[&str]) -> Output {
+        let mut command = patgate();
+        command.current_dir(self.dir.path()).args(arguments).stdin(Stdio::piped());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // a program that refuses without reading has closed its end
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        child.wait_with_output().unwrap()
+    }
+
     /// Makes a token for a user in `tokens.toml`, as an operator would.
     pub fn token(&self, user: &str, more: &[&str]) -> String {
         let mut arguments = vec!["token", "create", "--user", user, "--name", "a test", "--tokens", "tokens.toml"];

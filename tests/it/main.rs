@@ -22,6 +22,7 @@ mod first_light;
 mod harness;
 mod headers;
 mod http2;
+mod lifecycle;
 mod peers;
 mod reload;
 mod revocation;
