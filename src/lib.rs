@@ -1,7 +1,7 @@
 //! patgate: an authentication sidecar that puts a lock on any MCP server.
 //!
 //! The floors, from the ground up; imports run downward only, and a test holds them to it:
-//! `document` and `verdict`, `token`, `access`, `source` and `audit`, `proxy`, `server`, `config`, `cli`.
+//! `document`, `verdict` and `trust`, `token`, `access`, `source` and `audit`, `proxy`, `server`, `config`, `cli`.
 
 pub mod access;
 pub mod audit;
@@ -12,4 +12,5 @@ pub mod proxy;
 pub mod server;
 pub mod source;
 pub mod token;
+pub mod trust;
 pub mod verdict;

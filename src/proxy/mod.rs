@@ -16,4 +16,4 @@ pub use origin::{AllowedHosts, AllowedOrigins};
 pub use rewrite::Forward;
 pub use sessions::{Params as SessionParams, Sessions};
 pub use streams::Streams;
-pub use upstream::{Address, AddressError, Params as UpstreamParams, TlsError, UpstreamTls};
+pub use upstream::{Address, AddressError, Params as UpstreamParams, UpstreamTls};

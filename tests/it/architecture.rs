@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules of the crate, from the ground up.
 const FLOORS: [&[&str]; 9] = [
-    &["document", "verdict"],
+    &["document", "trust", "verdict"],
     &["token"],
     &["access"],
     &["source", "audit"],

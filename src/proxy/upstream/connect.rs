@@ -8,8 +8,7 @@ use std::time::Duration;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
@@ -17,6 +16,7 @@ use tokio_rustls::TlsConnector;
 use super::address::{Address, Endpoint};
 use super::pool::Connection;
 use super::{Failure, Params};
+use crate::trust::{self, TlsError};
 
 /// The largest head of an answer, in bytes; a larger one is not passed on.
 const MAX_HEAD: usize = 64 * 1024;
@@ -25,45 +25,13 @@ const MAX_HEAD: usize = 64 * 1024;
 #[derive(Clone, Debug)]
 pub struct UpstreamTls(Arc<ClientConfig>);
 
-/// Why there is no trust to go by.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// The file cannot be read as PEM.
-    #[error("cannot read certificates: {0}")]
-    Pem(#[from] rustls::pki_types::pem::Error),
-    /// No certificate in it.
-    #[error("no certificate found: name a PEM file that has at least one")]
-    Empty,
-    /// A certificate that is none.
-    #[error("unusable certificate or key: {0}")]
-    Rustls(#[from] rustls::Error),
-}
-
 impl UpstreamTls {
     /// Trust in the certificate authorities of `ca` (PEM), or in those of the system.
     ///
     /// # Errors
     /// There is none to trust.
     pub fn new(ca: Option<&Path>) -> Result<Self, TlsError> {
-        let mut roots = rustls::RootCertStore::empty();
-        match ca {
-            Some(file) => {
-                for certificate in CertificateDer::pem_file_iter(file)? {
-                    roots.add(certificate?)?;
-                }
-            }
-            None => {
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            }
-        }
-        if roots.is_empty() {
-            return Err(TlsError::Empty);
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let mut config = trust::client(ca, None)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self(Arc::new(config)))
     }

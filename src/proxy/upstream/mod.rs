@@ -15,7 +15,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 pub use address::{Address, AddressError};
-pub use connect::{TlsError, UpstreamTls};
+pub use connect::UpstreamTls;
 pub(super) use pool::Lease;
 
 use super::body::{Inbound, Meter};
