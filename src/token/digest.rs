@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use sha2::{Digest, Sha256};
 
+use super::plaintext::Token;
+
 /// SHA-256 of a token's bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenDigest([u8; 32]);
@@ -16,13 +18,25 @@ impl TokenDigest {
     pub fn of(token: &str) -> Self {
         Self(Sha256::digest(token.as_bytes()).into())
     }
+
+    /// The 64 lower-case hexadecimal digits alone, as they stand in the address of a look-up.
+    pub fn hex(&self) -> impl fmt::Display {
+        Hex(self.0)
+    }
+}
+
+struct Hex([u8; 32]);
+
+impl fmt::Display for Hex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
 }
 
 /// Written as in the token file: `sha256:` and 64 lower-case hexadecimal digits.
 impl fmt::Display for TokenDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("sha256:")?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write!(f, "sha256:{}", self.hex())
     }
 }
 
@@ -54,6 +68,13 @@ impl BcryptHash {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Tries a token. It takes as long as the cost says, up to a second and more: not for a thread
+    /// that others wait for. bcrypt reads 72 bytes, the last of them its own; a longer token never
+    /// matches, for it would match with any ending.
+    pub fn matches(&self, token: &Token) -> bool {
+        bcrypt::non_truncating_verify(token.expose(), &self.0).unwrap_or(false)
+    }
 }
 
 impl fmt::Debug for BcryptHash {
@@ -81,9 +102,7 @@ impl FromStr for TokenHash {
         let mut parts = text.split('$').skip(1);
         let (version, cost, rest) = (parts.next(), parts.next(), parts.next());
         let known = matches!(version, Some("2a" | "2b" | "2y")) && parts.next().is_none();
-        let rest = rest.filter(|rest| rest.len() == 53);
-        let whole =
-            rest.is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"./".contains(&byte)));
+        let whole = rest.is_some() && text.parse::<bcrypt::HashParts>().is_ok();
         match cost.filter(|cost| cost.len() == 2).and_then(|cost| cost.parse::<u32>().ok()) {
             Some(4..=MAX_COST) if known && whole => Ok(Self::Bcrypt(BcryptHash(text.into()))),
             Some(cost) if cost > MAX_COST => Err(DigestError::Cost(cost)),
@@ -184,7 +203,8 @@ mod tests {
 
     #[test]
     fn bcrypt_strings_of_every_age() {
-        let rest = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx0";
+        // the unused bits at the end of salt and hash are zero, as every implementation writes them
+        let rest = "./ABCDEFGHIJKLMNOPQRSeVWXYZabcdefghijklmnopqrstuvwxyu";
         for version in ["2a", "2b", "2y"] {
             let text = format!("${version}$10${rest}");
             assert_eq!(text.parse::<TokenHash>().unwrap().to_string(), text);
@@ -192,6 +212,8 @@ mod tests {
         for (text, error) in [
             (format!("$2x$10${rest}"), DigestError::Bcrypt),
             (format!("$2b$10${}", &rest[1..]), DigestError::Bcrypt),
+            (format!("$2b$10${}/", &rest[..52]), DigestError::Bcrypt),
+            (format!("$2b$10${}é", &rest[2..]), DigestError::Bcrypt),
             (format!("$2b$1${rest}"), DigestError::Bcrypt),
             (format!("$2b$31${rest}"), DigestError::Cost(31)),
             (format!("$2b$10${rest}$"), DigestError::Bcrypt),
@@ -200,6 +222,27 @@ mod tests {
         ] {
             assert_eq!(text.parse::<TokenHash>(), Err(error), "{text}");
         }
+    }
+
+    #[test]
+    fn a_bcrypt_string_of_any_age_matches_its_token_and_no_longer_one() {
+        // made by another implementation for the same password and salt
+        let hash = |version: &str, rest: &str| match format!("${version}$04${rest}").parse() {
+            Ok(TokenHash::Bcrypt(hash)) => hash,
+            other => panic!("{other:?}"),
+        };
+        for version in ["2a", "2b", "2y"] {
+            let hash = hash(version, "abcdefghijklmnopqrstuu2q9rjvH9QnSVhGiBsQZZPJNofEVbZ6i");
+            assert!(hash.matches(&Token::new("legacy_pat_0123456789")), "{version}");
+            assert!(!hash.matches(&Token::new("legacy_pat_012345678")), "{version}");
+        }
+        // bcrypt itself sees no difference between these two
+        let long = hash("2b", "abcdefghijklmnopqrstuuBzzIgyKkz7xMWYSzkIjUSnxEQFQ0WNe");
+        assert!(!long.matches(&Token::new("a".repeat(72))));
+        assert!(!long.matches(&Token::new("a".repeat(73))));
+        assert!(
+            hash("2b", "abcdefghijklmnopqrstuuMCu.k1vM/ywQwiONaEn3oEMlZoCVBd6").matches(&Token::new("a".repeat(71)))
+        );
     }
 
     proptest! {

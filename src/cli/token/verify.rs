@@ -1,5 +1,7 @@
 //! `patgate token verify`
 
+use std::sync::Arc;
+
 use clap::Args;
 use serde::Serialize;
 
@@ -68,9 +70,13 @@ fn authenticate(snapshot: &Snapshot<'_>, credential: &Credential<'_>, token: &To
 }
 
 /// What the list cannot tell by itself.
-fn find_out(question: &Question, _token: &Token) -> Finding {
+fn find_out(question: &Question, token: &Token) -> Finding {
+    let matches = |grant: &&Arc<Grant>| grant.bcrypt().is_some_and(|hash| hash.matches(token));
     match question {
-        Question::Bcrypt(_) | Question::Lookup(_) => Finding::Unavailable,
+        Question::Bcrypt(candidates) => {
+            candidates.iter().find(matches).map_or(Finding::Nobody, |grant| Finding::Found(Arc::clone(grant)))
+        }
+        Question::Lookup(_) => Finding::Unavailable,
     }
 }
 

@@ -60,3 +60,15 @@ fn verify_says_what_the_server_would_say() {
     folder.write("denied.txt", "not an id\n");
     say_with(&folder, "x", "token verify --config patgate.toml", &[]).refused(2, &["denied.txt:1:1"]);
 }
+
+#[test]
+fn verify_tries_the_hashes_of_an_older_system() {
+    let folder = Folder::new();
+    let hash = bcrypt::hash("wick_pat_0123456789", 4).unwrap();
+    let line = "token import --user alice --name n --id old --prefix wick_pat_0 --hash …";
+    assert_eq!(say(&folder, line, &[&hash]).went_well(), "old");
+    let verified = say_with(&folder, "wick_pat_0123456789", "token verify --json", &[]);
+    assert_eq!((verified.code, &verified.any_json()["token"]["id"]), (Some(0), &"old".into()));
+    let verified = say_with(&folder, "wick_pat_0123456780", "token verify --json", &[]);
+    assert_eq!((verified.code, &verified.any_json()["reason"]), (Some(1), &"unknown_token".into()));
+}
