@@ -107,9 +107,9 @@ impl<'t> Document<'t> {
     ///
     /// # Errors
     /// It is not JSON, or not an object.
-    pub fn parse_json(file: &Path, text: &'t str) -> Result<Self, Problems> {
+    pub fn parse_json(file: &Path, json: &[u8]) -> Result<Self, Problems> {
         let broken = |message: String| Problems::from(Problem::in_file(file, message));
-        let value = serde_json::from_str(text).map_err(|error| broken(format!("not JSON: {error}")))?;
+        let value = serde_json::from_slice(json).map_err(|error| broken(format!("not JSON: {error}")))?;
         match from_json(value) {
             Some(DeValue::Table(table)) => {
                 Ok(Self { file: file.to_owned(), text: "", root: nowhere(table), problems: RefCell::default() })

@@ -35,12 +35,10 @@ impl Table {
     }
 }
 
-/// The one token of a list that was fetched for one token.
-pub(super) fn single(list: &TokenList, policy: &Policy) -> Option<Arc<Grant>> {
-    let mut table = table(list, policy);
-    let mut digests = table.tokens.keys().copied();
-    let (digest, None) = (digests.next()?, digests.next()) else { return None };
-    table.tokens.remove(&digest)
+/// The one token of a list that was fetched for its digest; none if the list holds anything else.
+pub fn fetched(list: &TokenList, policy: &Policy, digest: &TokenDigest) -> Option<Arc<Grant>> {
+    let [_] = list.tokens.as_slice() else { return None };
+    table(list, policy).tokens.remove(digest)
 }
 
 pub(super) fn table(list: &TokenList, policy: &Policy) -> Table {

@@ -33,11 +33,13 @@ impl<'r> Credential<'r> {
         bearer(value.as_bytes()).map(|token| Self { token }).ok_or(Denial::of(Reason::MalformedCredential))
     }
 
-    pub(super) fn token(&self) -> &'r str {
+    /// What was sent, for those who have to try it or to digest it.
+    pub fn token(&self) -> &'r str {
         self.token
     }
 
-    pub(super) fn digest(&self) -> TokenDigest {
+    /// The SHA-256 of what was sent.
+    pub fn digest(&self) -> TokenDigest {
         TokenDigest::of(self.token)
     }
 }

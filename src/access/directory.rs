@@ -15,7 +15,7 @@ use crate::token::{Checksum, PREFIX_LENGTH, Prefix, TokenDigest, TokenList};
 use crate::verdict::Reason;
 
 /// Which state of the list a decision was made by: each reload has a higher number.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Generation(pub u64);
 
 /// What holds for every token, whatever the list says.

@@ -11,6 +11,7 @@ mod grant;
 mod identity;
 mod permit;
 
+pub use build::fetched;
 pub use credential::Credential;
 pub use denial::Denial;
 pub use deny_list::DenyList;

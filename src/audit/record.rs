@@ -149,7 +149,7 @@ impl AuditRecord {
             bytes_out: self.bytes_out,
             duration_ms: (self.duration.as_secs_f64() * 1_000_000.0).round() / 1_000.0,
             ended: self.ended,
-            source_revision: self.source_revision.as_deref(),
+            source_revision: self.source_revision.as_deref().filter(|revision| !revision.is_empty()),
         };
         let before = out.len();
         // writing plain fields into memory does not fail; were it to, half a line would be worse than none

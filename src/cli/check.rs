@@ -3,7 +3,7 @@
 use super::Exit;
 use crate::config::{Config, Overrides};
 use crate::document::Problems;
-use crate::source::Source;
+use crate::source::{Origin, Source};
 
 pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
     let config = match Config::load(overrides) {
@@ -26,12 +26,15 @@ pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
             grant.token_id()
         );
     }
-    let tokens = directory.grants().count();
+    let tokens = match &config.source.origin {
+        Origin::File(path) => format!("{} tokens in {}", directory.grants().count(), path.display()),
+        // nothing is asked over the network to check a file
+        elsewhere => format!("tokens from {elsewhere}"),
+    };
     anstream::println!(
-        "the configuration is valid: {} in front of {}, {tokens} tokens in {}",
+        "the configuration is valid: {} in front of {}, {tokens}",
         config.server.listen,
-        config.proxy.upstream.address,
-        config.source.origin
+        config.proxy.upstream.address
     );
     Ok(())
 }

@@ -56,8 +56,8 @@ struct Settings {
     /// The MCP server: http://host:port, https://host or unix:/path, with a path prefix at most
     #[arg(long, value_name = "URL", env = "PATGATE_UPSTREAM")]
     upstream: Option<String>,
-    /// The token file
-    #[arg(long, value_name = "FILE", env = "PATGATE_TOKENS")]
+    /// The token file, or the URL of a token list
+    #[arg(long, value_name = "FILE|URL", env = "PATGATE_TOKENS")]
     tokens: Option<String>,
     /// Where to tell of health: host:port or unix:/path, or `off` [default: 127.0.0.1:9090]
     #[arg(long, value_name = "ADDRESS", env = "PATGATE_ADMIN")]

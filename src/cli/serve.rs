@@ -15,7 +15,7 @@ use crate::audit::{self, AuditLog};
 use crate::config::{Config, Overrides};
 use crate::proxy::{self, Gate, Sessions, Streams};
 use crate::server::{self, Admin, Drain, Health, Phase, Server};
-use crate::source::{Published, Source};
+use crate::source::{Origin, Published, Source};
 
 /// How often open streams are looked at for an expired token.
 const EXPIRY_TICK: Duration = Duration::from_millis(250);
@@ -52,10 +52,11 @@ pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
             address = %house.server.address(),
             upstream = %config.proxy.upstream.address,
             workers = config.server.workers,
+            source = %config.source.origin,
             tokens,
             "listening"
         );
-        if tokens == 0 {
+        if tokens == 0 && matches!(config.source.origin, Origin::File(_)) {
             tracing::warn!("the token list is empty: nobody can come in");
         }
         last_words
@@ -97,6 +98,7 @@ impl House {
         let streams = Arc::new(Streams::new(Arc::clone(&published.directory)));
         let shared = proxy::Shared {
             directory: Arc::clone(&published.directory),
+            finder: published.finder.clone(),
             streams: Arc::clone(&streams),
             sessions: Sessions::new(&proxy.sessions),
             audit: audit.clone(),

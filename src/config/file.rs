@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use super::units::{days, duration, size};
-use super::{Config, Overrides};
+use super::{Config, Overrides, origin};
 use crate::access::{IdentityHeaders, Policy};
 use crate::audit::{self, Destination};
 use crate::document::{Problem, Table};
@@ -70,7 +70,8 @@ impl Reader<'_> {
         let bounds = self.limits(&timeouts);
         root.done();
 
-        let (source, upstream) = (source?, upstream?);
+        let (mut source, upstream) = (source?, upstream?);
+        source.parallel_trials = bounds.bcrypt;
         Some(Config {
             server: server::Params {
                 listen: listen?,
@@ -171,12 +172,8 @@ impl Reader<'_> {
     fn tokens(&mut self) -> (Option<source::Params>, Policy) {
         let table = self.root.table("tokens");
         let table = table.as_ref();
-        let in_file = table.and_then(|table| table.string("file")).map(|text| self.path(text));
-        let path = self.overrides.tokens.as_ref().map(PathBuf::from).or(in_file);
-        if path.is_none() {
-            let message = "missing: name the token file, by --tokens, PATGATE_TOKENS or this key";
-            self.outside.push(Problem::outside("tokens.file", message));
-        }
+        let file = table.and_then(|table| table.string("file")).map(|text| self.path(text));
+        let origin = origin::read(table, file, self.base, self.overrides.tokens.as_deref(), self.outside);
         let poll = table.and_then(|table| table.parsed("poll", duration)).unwrap_or(Duration::from_secs(5));
         let prefix = table.and_then(|table| table.parsed("prefix", Prefix::parse)).unwrap_or_default();
         let deny_list = table.and_then(|table| table.string("deny_list")).map(|text| self.path(text));
@@ -187,16 +184,24 @@ impl Reader<'_> {
             table.done();
         }
         let policy = Policy { prefix, identity: self.identity(), max_lifetime };
-        let params = path.map(|path| source::Params {
-            last_used: match last_used {
-                Some("off") => None,
-                Some(named) => Some(self.path(named)),
-                None => Some(last_used::beside(&path)),
+        let params = origin.map(|origin| source::Params {
+            last_used: match (&origin, last_used) {
+                (_, Some("off")) | (Origin::Http(_) | Origin::Lookup(_), None) => None,
+                (Origin::File(path), None) => Some(last_used::beside(path)),
+                (Origin::File(_), Some(named)) => Some(self.path(named)),
+                (Origin::Http(_) | Origin::Lookup(_), Some(_)) => {
+                    let message = "goes with a token file only: leave it out";
+                    if let Some(table) = table {
+                        table.problem("last_used", message);
+                    }
+                    None
+                }
             },
-            origin: Origin::File(path),
+            origin,
             deny_list,
             poll,
             allow_empty,
+            parallel_trials: 1,
         });
         (params, policy)
     }
@@ -267,6 +272,7 @@ impl Reader<'_> {
         let streams = number("streams", 128);
         let idle_connections = number("upstream_idle", 64);
         let sessions = number("sessions", 100_000);
+        let bcrypt = number("bcrypt", 1);
         if let Some(table) = table {
             table.done();
         }
@@ -277,7 +283,13 @@ impl Reader<'_> {
             handshake_timeout: timeouts.handshake,
             head_timeout: timeouts.head,
         };
-        Bounds { connection, body, idle_connections: usize::try_from(idle_connections).unwrap_or(usize::MAX), sessions }
+        Bounds {
+            connection,
+            body,
+            idle_connections: usize::try_from(idle_connections).unwrap_or(usize::MAX),
+            sessions,
+            bcrypt: usize::try_from(bcrypt).unwrap_or(usize::MAX),
+        }
     }
 
     fn timeouts(&self) -> Timeouts {
@@ -307,6 +319,7 @@ struct Bounds {
     body: u64,
     idle_connections: usize,
     sessions: u64,
+    bcrypt: usize,
 }
 
 struct Timeouts {

@@ -2,6 +2,7 @@
 //! component's own settings. Whatever is wrong is reported at once.
 
 mod file;
+mod origin;
 mod units;
 
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ pub struct Overrides {
     pub listen: Option<String>,
     /// `upstream`
     pub upstream: Option<String>,
-    /// `tokens.file`
+    /// `tokens.file`, or the `url` of `tokens.http`
     pub tokens: Option<String>,
     /// `admin`
     pub admin: Option<String>,
@@ -101,16 +102,19 @@ impl TokenSettings {
     pub fn load(overrides: &Overrides) -> Result<Self, Problems> {
         let (path, text) = text_of(overrides)?;
         let document = Document::parse(path, &text)?;
-        let read = |overrides| file::read_tokens(&document.root(), path, overrides, &mut Vec::new());
-        let (source, policy) = match read(overrides) {
-            (Some(source), policy) => (Some(source), policy),
+        let mut outside = Vec::new();
+        let mut read = |overrides| file::read_tokens(&document.root(), path, overrides, &mut outside);
+        let (source, policy) = match (read(overrides), &overrides.tokens) {
             // a token file that nobody named has its usual name
-            (None, _) => read(&Overrides { tokens: Some(DEFAULT_TOKEN_FILE.to_owned()), ..overrides.clone() }),
+            ((None, _), None) => read(&Overrides { tokens: Some(DEFAULT_TOKEN_FILE.to_owned()), ..overrides.clone() }),
+            (read, _) => read,
         };
         document.finish()?;
-        let source::Params { origin, deny_list, last_used, .. } =
-            source.ok_or_else(|| Problem::outside("tokens", "there is no such source"))?;
-        let Origin::File(file) = origin;
+        let source::Params { origin, deny_list, last_used, .. } = source.ok_or(Problems(outside))?;
+        let Origin::File(file) = origin else {
+            let message = format!("tokens come from {origin}: name the file to work on by --tokens");
+            return Err(Problem::outside("tokens", message).into());
+        };
         Ok(Self { file, deny_list, last_used, policy })
     }
 }

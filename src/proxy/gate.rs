@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
 use http::header::EXPECT;
-use http::{HeaderValue, Method, Request, Response, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use http_body::Body;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -20,8 +20,9 @@ use super::rewrite::{self, Hop, Rules};
 use super::sessions::{self, Sessions};
 use super::streams::Streams;
 use super::upstream::{self, Failure, Reply, Upstream};
-use crate::access::{Credential, Directory, Finding, IdentityHeaders, Permit};
+use crate::access::{Credential, Denial, Directory, Finding, IdentityHeaders, Permit, Question};
 use crate::audit::{AuditLog, OpenRecord};
+use crate::source::Finder;
 use crate::verdict::{Ended, Reason};
 
 /// What is read of the body of a refused request, so that its sender gets to read the answer.
@@ -62,6 +63,7 @@ pub struct Peer {
 #[derive(Debug)]
 pub struct Gate {
     directory: Arc<ArcSwap<Directory>>,
+    finder: Finder,
     audit: AuditLog,
     rules: Rules,
     origins: AllowedOrigins,
@@ -77,6 +79,8 @@ pub struct Gate {
 pub struct Shared {
     /// Who may do what.
     pub directory: Arc<ArcSwap<Directory>>,
+    /// Who answers what the directory asks.
+    pub finder: Finder,
     /// The answers that are still open.
     pub streams: Arc<Streams>,
     /// The owners of sessions.
@@ -88,7 +92,7 @@ pub struct Shared {
 impl Gate {
     /// One worker's gate.
     pub fn new(params: &Params, shared: &Shared) -> Self {
-        let Shared { directory, streams, sessions, audit } = shared.clone();
+        let Shared { directory, finder, streams, sessions, audit } = shared.clone();
         let Params { upstream, upstream_host, identity, allowed_origins, allowed_hosts, body_limit, sessions: _ } =
             params;
         Self {
@@ -98,6 +102,7 @@ impl Gate {
             upstream: Upstream::new(upstream),
             body_limit: *body_limit,
             directory,
+            finder,
             streams,
             sessions,
             audit,
@@ -116,7 +121,7 @@ impl Gate {
         let request_id = record.request_id().clone();
         let caller = Caller::of(request.headers(), &self.origins);
 
-        let mut response = match self.judge(&request, peer, &caller, &mut record) {
+        let mut response = match self.judge(&request, peer, &caller, &mut record).await {
             Ok(permit) => {
                 let hop = Hop { client_ip: peer.ip, secure: peer.secure, request_id: &request_id };
                 match self.forward(request, &permit, hop, &mut record).await {
@@ -141,8 +146,8 @@ impl Gate {
         response
     }
 
-    /// Everything that can be said without waiting for anybody: house rules first, then the credential.
-    fn judge(
+    /// Everything that is judged before the upstream hears of it: house rules first, then the credential.
+    async fn judge(
         &self,
         request: &Request<Incoming>,
         peer: Peer,
@@ -166,7 +171,7 @@ impl Gate {
             record.note(|facts| facts.user_agent = None);
             return Err(answer);
         }
-        let permit = self.admit(request, record)?;
+        let permit = self.admit(request.headers(), record).await?;
         let named = sessions::named(request.headers(), request.uri());
         if !self.sessions.may_use(&named, permit.grant().user()) {
             return Err(answer::session_mismatch());
@@ -177,18 +182,39 @@ impl Gate {
         Ok(permit)
     }
 
-    fn admit(&self, request: &Request<Incoming>, record: &mut OpenRecord) -> Result<Permit, Answer> {
+    /// Judges the credential. A list of digests knows the answer by itself, and nothing is waited for.
+    async fn admit(&self, headers: &HeaderMap, record: &mut OpenRecord) -> Result<Permit, Answer> {
         let directory = self.directory.load();
         record.note(|facts| facts.source_revision = Some(Arc::clone(directory.revision())));
         let now = Timestamp::now();
-        let verdict = Credential::from_headers(request.headers())
-            .and_then(|credential| directory.authenticate(&credential, &Finding::Nobody, now));
+        let verdict = match Credential::from_headers(headers) {
+            Err(denial) => Err(denial),
+            Ok(credential) => match directory.question(&credential) {
+                None => directory.authenticate(&credential, &Finding::Nobody, now),
+                // the guard ends here: it must not be held while anything is waited for
+                Some(question) => Box::pin(self.find_out(Guard::into_inner(directory), question, &credential)).await,
+            },
+        };
         if let Ok(permit) = &verdict {
             permit.grant().touch(now);
         }
         let grant = verdict.as_ref().map_or_else(|denial| denial.grant(), |permit| Some(permit.grant()));
         record.note(|facts| facts.grant = grant.cloned());
         verdict.map_err(|denial| answer::denied(&denial))
+    }
+
+    /// Judges a credential that the directory has a question about. What was found out is judged by the
+    /// state that asked for it, and confirmed by the one that is in force by then.
+    async fn find_out(
+        &self,
+        directory: Arc<Directory>,
+        question: Question,
+        credential: &Credential<'_>,
+    ) -> Result<Permit, Denial> {
+        let finding = self.finder.find(question, directory.generation(), credential).await;
+        let permit = directory.authenticate(credential, &finding, Timestamp::now())?;
+        self.streams.confirm(&permit)?;
+        Ok(permit)
     }
 
     /// Sends a request upstream and judges the head of the answer. The error is what to answer instead,

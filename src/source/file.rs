@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::publish::Publisher;
-use super::watch::{Content, Watch, read, revision};
+use super::watch::{Content, Revision, Watch, read};
 use crate::access::DenyList;
 use crate::document::{Problem, Problems};
 use crate::token::TokenList;
@@ -28,9 +28,11 @@ impl FileSource {
 
     pub(super) async fn follow(self) {
         let publisher = self.publisher;
-        let changed = move |content: Result<Content, Problems>| match content {
-            Ok(content) => publisher.list(read_list(&content), &revision(&content)),
-            Err(problems) => publisher.list(Err(problems), ""),
+        let changed = move |content: Result<Content, Problems>| {
+            match content {
+                Ok(content) => publisher.list(read_list(&content), &revision(&content)),
+                Err(problems) => publisher.list(Err(problems), ""),
+            };
         };
         self.watch.follow(changed).await;
     }
@@ -55,6 +57,10 @@ impl DenyFile {
         let publisher = self.publisher;
         self.watch.follow(move |content| publisher.denied(content.and_then(|content| read_deny_list(&content)))).await;
     }
+}
+
+fn revision(content: &Content) -> String {
+    Revision::of(content.iter().map(|(_, bytes)| bytes.as_slice())).to_string()
 }
 
 pub(super) fn read_list(content: &Content) -> Result<TokenList, Problems> {

@@ -1,11 +1,19 @@
 //! Where the token list comes from, and how a change of it becomes the directory that requests ask.
 
 mod edit;
+mod facts;
+mod fetch;
 mod file;
+mod find;
+mod http;
 pub mod last_used;
 mod lines;
+mod lookup;
 mod page;
 mod publish;
+mod trial;
+mod trouble;
+mod url;
 mod watch;
 
 use std::path::{Path, PathBuf};
@@ -13,16 +21,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use edit::{Draft, EditError, edit, moment};
+pub use fetch::ClientParams;
+pub use find::Finder;
+pub use http::HttpParams;
 pub use last_used::LastUsed;
+pub use lookup::LookupParams;
 pub use page::{Fields, Section};
 pub use publish::{Published, Publisher};
+pub use url::{ListUrl, LookupUrl};
 
 use crate::access::{DenyList, Directory, Policy};
 use crate::document::Problems;
 use crate::token::TokenList;
 
 /// The settings of the token source.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Params {
     /// Where the list is.
     pub origin: Origin,
@@ -34,19 +47,27 @@ pub struct Params {
     pub last_used: Option<PathBuf>,
     /// Whether a list may become empty; otherwise that is taken for a mishap.
     pub allow_empty: bool,
+    /// How many bcrypt hashes are tried at the same time.
+    pub parallel_trials: usize,
 }
 
 /// Where a list can be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Origin {
     /// A token file, or a folder of them.
     File(PathBuf),
+    /// The whole list over HTTP.
+    Http(HttpParams),
+    /// One token at a time over HTTP.
+    Lookup(LookupParams),
 }
 
 impl std::fmt::Display for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::File(path) => path.display().fmt(f),
+            Self::Http(params) => params.url.fmt(f),
+            Self::Lookup(params) => params.url.fmt(f),
         }
     }
 }
@@ -55,20 +76,34 @@ impl std::fmt::Display for Origin {
 #[derive(Debug)]
 pub struct Source {
     publisher: Arc<Publisher>,
-    list: file::FileSource,
+    list: List,
     denied: Option<file::DenyFile>,
     last_used: Option<LastUsed>,
 }
 
+#[derive(Debug)]
+enum List {
+    File(file::FileSource),
+    Http(Box<http::HttpSource>),
+    /// Nothing to follow: who wants to know asks.
+    Lookup,
+}
+
 impl Source {
-    /// Reads everything for the first time.
+    /// Reads all files for the first time. Nothing is asked of anybody over the network yet.
     ///
     /// # Errors
     /// Every mistake in the files.
     pub fn open(params: &Params, policy: &Policy) -> Result<Self, Problems> {
-        let publisher = Arc::new(Publisher::new(policy, params.allow_empty));
-        let Origin::File(path) = &params.origin;
-        let list = file::FileSource::open(path, params.poll, &publisher);
+        let policy = Arc::new(policy.clone());
+        let troubles = Arc::default();
+        let lookup = match &params.origin {
+            Origin::Lookup(params) => Some(lookup::Lookup::new(params, &policy, &troubles)),
+            Origin::File(_) | Origin::Http(_) => None,
+        };
+        let finder = Finder::new(params.parallel_trials, lookup);
+        let publisher = Arc::new(Publisher::new(&policy, params.allow_empty, &troubles, finder));
+        let list = List::open(params, &publisher);
         let denied = params.deny_list.as_deref().map(|path| file::DenyFile::open(path, params.poll, &publisher));
         let (list, denied) = match (list, denied.transpose()) {
             (Ok(list), Ok(denied)) => (list, denied),
@@ -101,6 +136,27 @@ impl Source {
             }
         };
         tokio::join!(self.list.follow(), denied);
+    }
+}
+
+impl List {
+    fn open(params: &Params, publisher: &Arc<Publisher>) -> Result<Self, Problems> {
+        Ok(match &params.origin {
+            Origin::File(path) => Self::File(file::FileSource::open(path, params.poll, publisher)?),
+            Origin::Http(params) => Self::Http(Box::new(http::HttpSource::new(params, publisher))),
+            Origin::Lookup(_) => {
+                publisher.look_elsewhere();
+                Self::Lookup
+            }
+        })
+    }
+
+    async fn follow(self) {
+        match self {
+            Self::File(file) => file.follow().await,
+            Self::Http(http) => http.follow().await,
+            Self::Lookup => {}
+        }
     }
 }
 

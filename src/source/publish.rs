@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use jiff::Timestamp;
 
+use super::find::Finder;
+use super::trouble::{Troubles, Voice};
 use crate::access::{DenyList, Directory, Generation, Policy};
 use crate::document::{Problem, Problems};
 use crate::token::{TokenId, TokenList};
@@ -18,20 +20,16 @@ pub struct Published {
     pub directory: Arc<ArcSwap<Directory>>,
     /// What is wrong with the source, while the last good state is in use.
     pub trouble: Arc<ArcSwapOption<String>>,
+    /// Who answers what the directory asks.
+    pub finder: Finder,
 }
 
 impl Published {
     /// A directory that never changes.
     pub fn fixed(directory: Directory) -> Self {
-        Self { directory: Arc::new(ArcSwap::from_pointee(directory)), trouble: Arc::new(ArcSwapOption::empty()) }
+        let directory = Arc::new(ArcSwap::from_pointee(directory));
+        Self { directory, trouble: Arc::default(), finder: Finder::new(1, None) }
     }
-}
-
-/// Which of the things that are followed has something to say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Voice {
-    List,
-    DenyList,
 }
 
 type OnChange = Box<dyn Fn(&Directory) + Send + Sync>;
@@ -41,21 +39,28 @@ pub struct Publisher {
     published: Published,
     policy: Arc<Policy>,
     allow_empty: bool,
+    troubles: Arc<Troubles>,
     state: Mutex<State>,
 }
 
 struct State {
     denied: Arc<DenyList>,
-    troubles: HashMap<Voice, String>,
+    /// The last good state, while it is too old to be in force.
+    withdrawn: Option<Arc<Directory>>,
     on_change: OnChange,
 }
 
 impl Publisher {
-    pub(super) fn new(policy: &Policy, allow_empty: bool) -> Self {
-        let policy = Arc::new(policy.clone());
-        let state = State { denied: Arc::default(), troubles: HashMap::new(), on_change: Box::new(|_| {}) };
-        let published = Published::fixed(Directory::unavailable(&policy));
-        Self { published, policy, allow_empty, state: Mutex::new(state) }
+    /// Nothing is known yet.
+    pub(super) fn new(policy: &Arc<Policy>, allow_empty: bool, troubles: &Arc<Troubles>, finder: Finder) -> Self {
+        let directory = Arc::new(ArcSwap::from_pointee(Directory::unavailable(policy)));
+        Self {
+            published: Published { directory, trouble: Arc::clone(troubles.told()), finder },
+            policy: Arc::clone(policy),
+            allow_empty,
+            troubles: Arc::clone(troubles),
+            state: Mutex::new(State { denied: Arc::default(), withdrawn: None, on_change: Box::new(|_| {}) }),
+        }
     }
 
     pub(super) fn published(&self) -> &Published {
@@ -66,10 +71,11 @@ impl Publisher {
         self.lock().on_change = changed;
     }
 
-    /// A list was read. It is built outside the lock: requests and other voices do not notice.
-    pub(super) fn list(&self, list: Result<TokenList, Problems>, revision: &str) {
+    /// A list was read. It is built outside the lock: requests and other voices do not notice. Returns
+    /// whether it is in force.
+    pub(super) fn list(&self, list: Result<TokenList, Problems>, revision: &str) -> bool {
         let list = list.and_then(|list| {
-            let before = self.published.directory.load();
+            let before = self.last_good(&self.lock());
             if list.tokens.is_empty() && !self.allow_empty && before.grants().next().is_some() {
                 let message = "the list has become empty: if that is meant, set tokens.allow_empty";
                 return Err(Problem::outside("tokens", message).into());
@@ -77,9 +83,36 @@ impl Publisher {
             Ok(list)
         });
         match list {
-            Ok(list) => self.publish(&Directory::new(&list, &self.policy, Generation::default(), revision)),
-            Err(problems) => self.complain(Voice::List, &problems),
+            Ok(list) => {
+                self.publish(&Directory::new(&list, &self.policy, Generation::default(), revision));
+                true
+            }
+            Err(problems) => {
+                self.troubles.complain(Voice::List, &problems);
+                false
+            }
         }
+    }
+
+    /// The list was looked at and is still the one in force.
+    pub(super) fn unchanged(&self) {
+        self.troubles.at_peace(Voice::List);
+    }
+
+    /// Nobody has confirmed the list for too long: until somebody does, nothing is known.
+    pub(super) fn withdraw(&self) {
+        let mut state = self.lock();
+        let last_good = self.last_good(&state);
+        if last_good.is_available() {
+            tracing::error!("the token list is too old to be relied on: every request is answered with 503");
+            state.withdrawn = Some(last_good);
+            self.enforce(&state, &Directory::unavailable(&self.policy));
+        }
+    }
+
+    /// There is no list: each token is looked up elsewhere.
+    pub(super) fn look_elsewhere(&self) {
+        self.enforce(&self.lock(), &Directory::elsewhere(&self.policy, Generation::default(), ""));
     }
 
     /// The deny list was read.
@@ -89,18 +122,19 @@ impl Publisher {
                 let mut state = self.lock();
                 state.denied = Arc::new(denied);
                 self.enforce(&state, &self.published.directory.load());
-                self.at_peace(&mut state, Voice::DenyList);
+                self.troubles.at_peace(Voice::DenyList);
             }
-            Err(problems) => self.complain(Voice::DenyList, &problems),
+            Err(problems) => self.troubles.complain(Voice::DenyList, &problems),
         }
     }
 
     fn publish(&self, directory: &Directory) {
         let mut state = self.lock();
-        let before = self.published.directory.load_full();
+        let before = self.last_good(&state);
         carry_over(&before, directory);
         self.enforce(&state, directory);
-        self.at_peace(&mut state, Voice::List);
+        state.withdrawn = None;
+        self.troubles.at_peace(Voice::List);
         drop(state);
         // a large list takes its time to free
         drop(before);
@@ -110,31 +144,14 @@ impl Publisher {
         let generation = Generation(self.published.directory.load().generation().0 + 1);
         let directory = Arc::new(directory.with_denied(&state.denied, generation));
         self.published.directory.store(Arc::clone(&directory));
-        tracing::info!(generation = generation.0, revision = %directory.revision(), "the token list is in force");
+        if directory.is_available() {
+            tracing::info!(generation = generation.0, revision = %directory.revision(), "the token list is in force");
+        }
         (state.on_change)(&directory);
     }
 
-    fn at_peace(&self, state: &mut State, voice: Voice) {
-        if state.troubles.remove(&voice).is_some() {
-            self.tell(state);
-        }
-    }
-
-    fn complain(&self, voice: Voice, problems: &Problems) {
-        let text = problems.to_string();
-        let mut state = self.lock();
-        if state.troubles.get(&voice) != Some(&text) {
-            tracing::error!(problems = text, "the token source is in trouble: the last good state stays in force");
-            state.troubles.insert(voice, text);
-            self.tell(&state);
-        }
-    }
-
-    fn tell(&self, state: &State) {
-        let mut troubles: Vec<_> = state.troubles.iter().collect();
-        troubles.sort();
-        let texts: Vec<&str> = troubles.into_iter().map(|(_, text)| text.as_str()).collect();
-        self.published.trouble.store((!texts.is_empty()).then(|| Arc::new(texts.join("\n"))));
+    fn last_good(&self, state: &State) -> Arc<Directory> {
+        state.withdrawn.clone().unwrap_or_else(|| self.published.directory.load_full())
     }
 
     /// A panic elsewhere leaves the state whole.
@@ -160,5 +177,81 @@ fn carry_over(before: &Directory, after: &Directory) {
         if let Some(at) = used.get(grant.token_id()) {
             grant.touch(*at);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use http::HeaderMap;
+    use http::header::AUTHORIZATION;
+
+    use super::*;
+    use crate::access::{Credential, Finding};
+    use crate::token::TokenDigest;
+
+    fn publisher() -> Publisher {
+        let (policy, troubles) = (Arc::default(), Arc::default());
+        Publisher::new(&policy, false, &troubles, Finder::new(1, None))
+    }
+
+    fn list(tokens: &[&str]) -> Result<TokenList, Problems> {
+        let records = tokens.iter().map(|token| {
+            format!("[[tokens]]\nid = \"{token}\"\nhash = \"{}\"\nuser = \"alice\"\n", TokenDigest::of(token))
+        });
+        TokenList::parse(Path::new("t.toml"), &records.collect::<String>())
+    }
+
+    fn status(publisher: &Publisher, token: &str) -> u16 {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
+        let credential = Credential::from_headers(&headers).unwrap();
+        let verdict =
+            publisher.published.directory.load().authenticate(&credential, &Finding::Nobody, Timestamp::now());
+        verdict.map_or_else(|denial| denial.status().as_u16(), |_| 200)
+    }
+
+    #[test]
+    fn a_withdrawn_list_refuses_nobody_but_the_denied() {
+        let publisher = publisher();
+        assert_eq!(status(&publisher, "a"), 503);
+        assert!(publisher.list(list(&["a", "b"]), "r1"));
+        assert_eq!((status(&publisher, "a"), status(&publisher, "c")), (200, 401));
+        let generation = publisher.published.directory.load().generation();
+
+        publisher.withdraw();
+        assert_eq!((status(&publisher, "a"), status(&publisher, "c")), (503, 503));
+        let denied = format!("{}\n", TokenDigest::of("a"));
+        publisher.denied(DenyList::parse(Path::new("d"), &denied));
+        assert_eq!((status(&publisher, "a"), status(&publisher, "b")), (401, 503));
+
+        assert!(publisher.list(list(&["a", "b"]), "r1"));
+        assert_eq!((status(&publisher, "a"), status(&publisher, "b")), (401, 200));
+        assert!(publisher.published.directory.load().generation() > generation);
+    }
+
+    #[test]
+    fn an_outage_does_not_make_an_emptied_list_credible() {
+        let publisher = publisher();
+        publisher.list(list(&["a"]), "r1");
+        publisher.withdraw();
+        assert!(!publisher.list(list(&[]), "r2"));
+        assert_eq!(status(&publisher, "a"), 503);
+        publisher.list(list(&["a"]), "r1");
+        assert!(!publisher.list(list(&[]), "r2"));
+        assert_eq!(status(&publisher, "a"), 200);
+    }
+
+    #[test]
+    fn an_outage_does_not_make_the_last_use_forgotten() {
+        let publisher = publisher();
+        publisher.list(list(&["a"]), "r1");
+        let now = Timestamp::now();
+        publisher.published.directory.load().grants().for_each(|grant| grant.touch(now));
+        publisher.withdraw();
+        publisher.list(list(&["a", "b"]), "r2");
+        let directory = publisher.published.directory.load();
+        assert!(directory.grants().any(|grant| grant.last_used().is_some()));
     }
 }

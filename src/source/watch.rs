@@ -1,7 +1,7 @@
 //! Following a file, or a folder of files, by its content: told by the system where it can, and by a
 //! slow comparison where it cannot.
 
-use std::fmt::Write as _;
+use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -108,7 +108,7 @@ async fn reading(path: &Path) -> Result<Content, Problems> {
     blocking(move || read(&path)).await
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
@@ -151,15 +151,22 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Problems {
     Problem::in_file(path, format!("cannot be read ({error}){advice}")).into()
 }
 
-/// A short name for a content: the beginning of its SHA-256.
-pub(super) fn revision(content: &Content) -> String {
-    let mut hash = Sha256::new();
-    for (_, bytes) in content {
-        hash.update(bytes);
+/// The SHA-256 of a content, by whose first digits people know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Revision([u8; 32]);
+
+impl Revision {
+    pub(super) fn of<'c>(content: impl IntoIterator<Item = &'c [u8]>) -> Self {
+        let mut hash = Sha256::new();
+        for bytes in content {
+            hash.update(bytes);
+        }
+        Self(hash.finalize().into())
     }
-    hash.finalize().iter().take(6).fold(String::new(), |mut text, byte| {
-        // writing to a string does not fail
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().take(6).try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
 }

@@ -159,18 +159,25 @@ impl TokenList {
     /// Every mistake in it, with line and column.
     pub fn parse(file: &Path, text: &str) -> Result<Self, Problems> {
         let document = Document::parse(file, text)?;
-        let list = Self::read(&document.root());
+        let root = document.root();
+        let list = Self::read(&root, root.tables("tokens").unwrap_or_default());
         document.finish()?;
         Ok(list)
     }
 
-    /// Reads the JSON twin of a token file. `place` is named in messages only.
+    /// Reads the JSON twin of a token file. `place` is named in messages only. There must be a list of
+    /// tokens, if an empty one: what a service says that has gone wrong must not pass for "no tokens".
     ///
     /// # Errors
     /// Every mistake in it, with its key.
-    pub fn parse_json(place: &Path, text: &str) -> Result<Self, Problems> {
-        let document = Document::parse_json(place, text)?;
-        let list = Self::read(&document.root());
+    pub fn parse_json(place: &Path, json: &[u8]) -> Result<Self, Problems> {
+        let document = Document::parse_json(place, json)?;
+        let root = document.root();
+        let tokens = root.tables("tokens");
+        if tokens.is_none() {
+            root.problem("tokens", "no list of tokens: write {\"tokens\": []} if there are none");
+        }
+        let list = Self::read(&root, tokens.unwrap_or_default());
         document.finish()?;
         Ok(list)
     }
@@ -211,12 +218,12 @@ impl TokenList {
     }
 
     /// Mistakes go to the document; what is returned counts only when there are none.
-    fn read(root: &Table<'_>) -> Self {
+    fn read(root: &Table<'_>, tables: Vec<Table<'_>>) -> Self {
         let mut ids = HashSet::new();
         let mut digests = HashSet::new();
         let mut candidates = HashMap::<Box<str>, usize>::new();
         let mut tokens = Vec::new();
-        for table in root.tables("tokens").unwrap_or_default() {
+        for table in tables {
             let record = read_token(&table);
             table.done();
             let Some(record) = record else { continue };
@@ -388,6 +395,24 @@ mod tests {
     #[test]
     fn an_empty_list_knows_nobody() {
         assert_eq!(TokenList::parse(Path::new("t.toml"), "").unwrap(), TokenList::default());
+    }
+
+    #[test]
+    fn json_is_the_same_list_but_must_have_one() {
+        let json = format!(
+            r#"{{"tokens":[{{"id":"a","hash":"{HASH}","user":"x","expires_at":"2027-02-20T08:00:00Z","name":null}}]}}"#
+        );
+        let toml =
+            format!("[[tokens]]\nid = \"a\"\nhash = \"{HASH}\"\nuser = \"x\"\nexpires_at = 2027-02-20T08:00:00Z");
+        let place = Path::new("t");
+        assert_eq!(TokenList::parse_json(place, json.as_bytes()), TokenList::parse(place, &toml));
+        assert_eq!(TokenList::parse_json(place, br#"{"tokens":[]}"#), Ok(TokenList::default()));
+        for json in
+            ["", "{", "[]", "{}", "null", r#"{"error":"down"}"#, r#"{"tokens":null}"#, r#"{"tokens":{}}"#, "\u{feff}{}"]
+        {
+            assert!(TokenList::parse_json(place, json.as_bytes()).is_err(), "{json}");
+        }
+        assert!(TokenList::parse_json(place, b"{\"tokens\":[\xff]}").is_err());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::harness::Folder;
 
 const EXAMPLE: &str = include_str!("../../config/patgate.toml");
 const SOURCE: &str = include_str!("../../src/config/file.rs");
+const ORIGIN: &str = include_str!("../../src/config/origin.rs");
 
 /// A folder with everything that the example refers to.
 fn folder() -> Folder {
@@ -99,6 +100,53 @@ fn every_key_of_the_example_is_explained() {
         assert!(paragraph.starts_with("## "), "a key without a text:\n{paragraph}");
         let keys = paragraph.lines().filter(|line| !line.starts_with("##")).count();
         assert_eq!(keys, 1, "each key needs its own text:\n{paragraph}");
+    }
+}
+
+/// The sources that the example names besides the file: each would have to stand in its place.
+fn other_sources() -> Vec<&'static str> {
+    let lines = EXAMPLE.lines().filter_map(|line| line.strip_prefix('#'));
+    let sources: Vec<_> = lines.filter(|line| line.starts_with(['h', 'l']) && line.contains(" = {")).collect();
+    assert_eq!(sources.len(), 2, "{sources:?}");
+    sources
+}
+
+#[test]
+fn the_other_sources_in_the_example_are_valid_and_name_every_key() {
+    let folder = folder();
+    let mut named = BTreeSet::new();
+    for source in other_sources() {
+        folder.write("patgate.toml", &EXAMPLE.replace("\nfile = \"tokens.toml\"", &format!("\n{source}")));
+        let check = folder.run(&["check", "--config", "patgate.toml"]);
+        assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
+        for (name, value) in source.parse::<toml::Table>().unwrap() {
+            named.extend(value.as_table().unwrap().keys().cloned());
+            named.insert(name);
+        }
+    }
+    let code = ORIGIN.split("#[cfg(test)]").next().unwrap();
+    let literals = code.match_indices("(\"").map(|(at, _)| code[at + 2..].split('"').next().unwrap());
+    let is_key = |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    let read: BTreeSet<_> = literals.filter(is_key).map(str::to_owned).collect();
+    assert_eq!(read, named);
+}
+
+#[test]
+fn the_defaults_of_the_other_sources_in_the_example_are_the_real_ones() {
+    let folder = folder();
+    let load = |source: &str| {
+        // without TLS, nothing of this system is in it
+        let source = source.replace("https:", "http:");
+        let text = format!("upstream = \"http://127.0.0.1:3000\"\n[tokens]\n{source}\n");
+        let overrides = Overrides { config: Some(folder.write("patgate.toml", &text)), ..Overrides::default() };
+        format!("{:#?}", Config::load(&overrides).unwrap())
+    };
+    for source in other_sources() {
+        let (url, rest) = source.split_once(", ").unwrap();
+        let (defaults, _) = rest.split_once(", ca = ").unwrap();
+        let set = format!("{url}, {defaults} }}");
+        assert_eq!(load(&format!("{url} }}")), load(&set));
+        assert_ne!(load(&set), load(&set.replace("timeout = \"2s\"", "timeout = \"3s\"")));
     }
 }
 
