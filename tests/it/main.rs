@@ -29,6 +29,7 @@ mod reload;
 mod revocation;
 mod rmcp_client;
 mod shutdown;
+mod sources;
 mod stage;
 mod startup;
 mod streaming;
