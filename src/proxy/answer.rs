@@ -2,7 +2,7 @@
 //! JSON-RPC error with `"id":null`, which is what MCP clients show to people.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::json;
 
@@ -110,7 +110,8 @@ pub(super) fn session_mismatch() -> Answer {
 /// A body whose coding would be lost on the way.
 pub(super) fn bad_framing() -> Answer {
     let message = "the body's framing is not understood: send one Content-Length, or Transfer-Encoding: chunked alone";
-    Answer::new(StatusCode::BAD_REQUEST, Reason::MalformedRequest, message)
+    // what follows on the connection may be a part of this request
+    Answer::new(StatusCode::BAD_REQUEST, Reason::MalformedRequest, message).with(CONNECTION, "close")
 }
 
 /// A request body past its limit.

@@ -205,6 +205,16 @@ impl Outgoing {
     }
 }
 
+impl Outgoing {
+    /// Whether all of the request that this answers has been taken in.
+    pub fn has_taken_request(&self) -> bool {
+        match &self.0 {
+            Kind::Own(_) => false,
+            Kind::Relay(relay) => relay.request.is_whole(),
+        }
+    }
+}
+
 impl Relay {
     /// All of the answer has been read: the upstream's connection is free again.
     fn complete(&mut self) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
 use http::header::EXPECT;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::Body;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -128,7 +128,7 @@ impl Gate {
                     Ok(reply) => self.follow(reply, permit, record),
                     Err(Some(answer)) => close(answer, record),
                     // the client has left: nobody reads an answer, and the record says so by not having one
-                    Err(None) => Response::new(Outgoing::own(Bytes::new())),
+                    Err(None) => answer::unread(StatusCode::BAD_REQUEST).0.map(Outgoing::own),
                 }
             }
             Err(answer) => {
@@ -305,7 +305,7 @@ async fn drain(request: &mut Request<Incoming>) {
 }
 
 /// The response to what never became a request, with its record; see [`answer::unread`].
-pub(crate) fn close_unread(status: http::StatusCode, mut record: OpenRecord) -> Response<Bytes> {
+pub(crate) fn close_unread(status: StatusCode, mut record: OpenRecord) -> Response<Bytes> {
     let (mut response, reason) = answer::unread(status);
     rewrite::set_request_id(response.headers_mut(), record.request_id());
     record.note(|facts| {

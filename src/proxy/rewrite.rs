@@ -122,14 +122,21 @@ impl Rules {
 
     /// The path and query below the upstream's own prefix, in origin form.
     fn target(&self, uri: &Uri) -> Result<Uri, Answer> {
-        let path_and_query = uri.path_and_query().map_or("/", PathAndQuery::as_str);
-        if self.path_prefix.is_empty() {
-            return path_and_query.parse().map_err(|_| answer::bad_target());
+        if !uri.path().starts_with('/') {
+            // `*` is for OPTIONS alone, and that is answered here
+            return Err(answer::bad_target());
+        }
+        let whole = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let path_and_query = whole.as_str();
+        // an absolute form may have a query and no path
+        let rooted = if path_and_query.starts_with('/') { "" } else { "/" };
+        if self.path_prefix.is_empty() && rooted.is_empty() {
+            return Ok(whole.into());
         }
         if climbs(uri.path()) {
             return Err(answer::bad_target());
         }
-        format!("{}{path_and_query}", self.path_prefix).parse().map_err(|_| answer::bad_target())
+        format!("{}{rooted}{path_and_query}", self.path_prefix).parse().map_err(|_| answer::bad_target())
     }
 
     /// Removes what the client says about itself, its token, and what was settled here.
@@ -325,6 +332,8 @@ mod tests {
         let target = |path: &str| rules.target(&path.parse().unwrap()).map(|uri| uri.to_string());
         assert_eq!(target("/mcp?sessionId=1").unwrap(), "/base/mcp?sessionId=1");
         assert_eq!(target("http://other.example/mcp").unwrap(), "/base/mcp");
+        assert_eq!(target("http://other.example?x=1").unwrap(), "/base/?x=1");
+        assert_eq!(target("*").unwrap_err().status, 400);
         assert_eq!(target("/a%2fb/..c/.hidden").unwrap(), "/base/a%2fb/..c/.hidden");
         for path in ["/../mcp", "/a/..", "/%2e%2E/mcp", "/.%2e/", "/a%2f..%2fb", "/a/..;x/b", "/./mcp", "/..%5cmcp"] {
             assert_eq!(target(path).unwrap_err().status, 400, "{path}");

@@ -82,14 +82,18 @@ async fn hear_preface(transport: &mut Transport, first: &mut BytesMut) -> Option
 }
 
 async fn serve_http1(transport: Transport, first: BytesMut, peer: Peer, context: Arc<Service>) {
-    let answering = Arc::new(AtomicUsize::new(0));
-    let stream = Stream::new(transport, first, answer_unread(&context, peer, &answering)).looking_ahead();
+    let (answering, streaming) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let stream = Stream::new(transport, first, answer_unread(&context, peer, &answering)).looking_ahead(&streaming);
     let service = service_fn(|request: Request<Incoming>| {
         let busy = Busy::new(&answering);
-        let context = Arc::clone(&context);
+        let (context, streaming) = (Arc::clone(&context), Arc::clone(&streaming));
         async move {
             let response = context.gate.handle(request, peer).await;
-            Ok::<_, Infallible>(response.map(|body| Answering { body, _busy: busy }))
+            Ok::<_, Infallible>(response.map(|body| Answering {
+                body,
+                _busy: busy,
+                streaming: Streaming::Not(streaming),
+            }))
         }
     });
     let connection = http1::Builder::new()
@@ -121,7 +125,8 @@ async fn serve_http2(transport: Transport, first: BytesMut, peer: Peer, context:
         let context = Arc::clone(&gate);
         async move {
             let response = context.gate.handle(request, peer).await;
-            Ok::<_, Infallible>(response.map(|body| Answering { body, _busy: busy }))
+            let streaming = Streaming::Not(Arc::default());
+            Ok::<_, Infallible>(response.map(|body| Answering { body, _busy: busy, streaming }))
         }
     });
     let head = u32::try_from(context.limits.head).unwrap_or(u32::MAX);
@@ -210,11 +215,19 @@ impl Drop for Busy {
     }
 }
 
-/// A body during which its connection counts as answering.
+/// A body during which its connection counts as answering, and as streaming once the request's own
+/// body has been taken in.
 #[derive(Debug)]
 struct Answering {
     body: Outgoing,
     _busy: Busy,
+    streaming: Streaming,
+}
+
+#[derive(Debug)]
+enum Streaming {
+    Not(Arc<AtomicUsize>),
+    Counted { _busy: Busy },
 }
 
 impl Body for Answering {
@@ -222,6 +235,11 @@ impl Body for Answering {
     type Error = <Outgoing as Body>::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if let Streaming::Not(count) = &self.streaming
+            && self.body.has_taken_request()
+        {
+            self.streaming = Streaming::Counted { _busy: Busy::new(count) };
+        }
         Pin::new(&mut self.body).poll_frame(cx)
     }
 

@@ -9,6 +9,8 @@
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -34,7 +36,8 @@ pub(super) type AnswerUnread = Box<dyn FnMut(u16) -> Option<Bytes> + Send>;
 pub(super) struct Stream {
     transport: Transport,
     put_back: BytesMut,
-    looks_ahead: bool,
+    /// How many answers are being streamed on this connection, where that is to be watched.
+    streaming: Option<Arc<AtomicUsize>>,
     answer_unread: AnswerUnread,
     own_answer: Option<Bytes>,
     goodbye: Goodbye,
@@ -59,13 +62,13 @@ const BARE_ANSWER: usize = 256;
 impl Stream {
     pub(super) fn new(transport: Transport, put_back: BytesMut, answer_unread: AnswerUnread) -> Self {
         let goodbye = Goodbye { said: false, bytes: LINGER_BYTES, deadline: None };
-        Self { transport, put_back, looks_ahead: false, answer_unread, own_answer: None, goodbye }
+        Self { transport, put_back, streaming: None, answer_unread, own_answer: None, goodbye }
     }
 
     /// Notices the end of the client even while nobody reads: the HTTP library stops reading as long
     /// as bytes of a further request wait in its buffer, and would not hear of it.
-    pub(super) fn looking_ahead(mut self) -> Self {
-        self.looks_ahead = true;
+    pub(super) fn looking_ahead(mut self, streaming: &Arc<AtomicUsize>) -> Self {
+        self.streaming = Some(Arc::clone(streaming));
         self
     }
 
@@ -80,10 +83,15 @@ impl Stream {
                     // whoever waits for these bytes has to look for them here
                     cx.waker().wake_by_ref();
                 }
-                Poll::Pending => break,
+                Poll::Pending => return Ok(()),
             }
         }
-        Ok(())
+        // behind a stream, so much more would hide the client's end for as long as the stream lasts;
+        // behind a request that is still being taken in, it is only early
+        match &self.streaming {
+            Some(streaming) if streaming.load(Ordering::Acquire) > 0 => Err(io::ErrorKind::ConnectionAborted.into()),
+            _ => Ok(()),
+        }
     }
 
     /// The answer of ours that goes out in place of `bytes`, if they are a bare answer.
@@ -174,7 +182,7 @@ impl AsyncWrite for Stream {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.transport).poll_flush(cx))?;
-        if self.looks_ahead && !self.goodbye.said {
+        if self.streaming.is_some() && !self.goodbye.said {
             self.look_ahead(cx)?;
         }
         Poll::Ready(Ok(()))

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::event::{AccessKind, AccessMode};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
@@ -70,7 +71,10 @@ impl Watch {
     fn watcher(&self, notice: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
         let folder = if self.path.is_dir() { Some(self.path.as_path()) } else { self.path.parent() };
         let folder = folder.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let tell = move |_| {
+        let tell = move |event: notify::Result<Event>| {
+            if event.as_ref().is_ok_and(|event| is_mere_reading(event.kind)) {
+                return;
+            }
             // a notice that waits already says as much
             let _ = notice.try_send(());
         };
@@ -136,6 +140,11 @@ pub(super) fn files(path: &Path) -> Result<Vec<PathBuf>, Problems> {
     let mut files: Vec<PathBuf> = files.filter(wanted).collect();
     files.sort();
     Ok(files)
+}
+
+/// Our own reading is noticed, too: to answer it by reading again would never end.
+fn is_mere_reading(kind: EventKind) -> bool {
+    matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
 }
 
 fn is_hidden(file: &Path) -> bool {

@@ -1,10 +1,11 @@
 //! How exchanges end before their time: whoever leaves, the other side hears of it, and the audit log
 //! says who it was, once for each request.
 
+use std::io::{BufReader, Write};
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
-use crate::harness::{get, post, post_in_chunks, read_body};
+use crate::harness::{Folder, Keep, Origin, connect, eventually, get, post, post_in_chunks, read_body, read_head};
 use crate::stage::{Line, staged};
 
 /// How soon one side must hear that the other has left: a second, with a margin for a busy machine.
@@ -196,4 +197,25 @@ fn every_request_has_exactly_one_audit_record_however_it_ends() {
     );
     let ids: std::collections::HashSet<_> = records.iter().map(|record| record["request_id"].as_str()).collect();
     assert_eq!(ids.len(), records.len());
+}
+
+#[test]
+fn a_client_that_sends_much_more_and_leaves_ends_its_stream_as_well() {
+    let origin = Origin::scripted(|_, stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n7\r\ndata: 0\r\n")?;
+        Ok(Keep::Open)
+    });
+    let folder = Folder::new();
+    let token = folder.token("alice", &[]);
+    let proxy = folder.serve(&origin.url(), "");
+    let mut client = connect(&proxy.address);
+    let head = format!("GET /mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {token}\r\n\r\n", proxy.address);
+    client.write_all(head.as_bytes()).unwrap();
+    let mut reader = BufReader::new(client.try_clone().unwrap());
+    assert_eq!(read_head(&mut reader).status, 200);
+    // the proxy may well break off before all of it is sent
+    let _ = client.write_all(&vec![b'x'; 200_000]);
+    drop((client, reader));
+    eventually("the end of the upstream's connection", || (!origin.closed().is_empty()).then_some(()));
+    assert_eq!(proxy.audit(1)[0]["ended"], "client_gone");
 }

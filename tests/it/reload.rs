@@ -215,3 +215,23 @@ fn no_verdict_is_wrong_while_the_file_is_being_written() {
         }
     });
 }
+
+/// Processor time of a process so far, in clock ticks.
+fn processor_time(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[test]
+fn following_a_file_that_nobody_changes_costs_nothing() {
+    let origin = Origin::plain();
+    let folder = Folder::new();
+    folder.token("alice", &[]);
+    let proxy = folder.serve(&origin.url(), "");
+    let before = processor_time(proxy.pid());
+    // the proxy's own reading must not wake it up to read again: there is nothing to wait for but time
+    thread::sleep(Duration::from_secs(2));
+    let spent = processor_time(proxy.pid()) - before;
+    assert!(spent < 20, "{spent} ticks in two idle seconds");
+}
