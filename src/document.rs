@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
+use toml::value::{Datetime, Offset};
 
 /// One mistake: where it stands, what is wrong and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -278,14 +279,17 @@ impl<'a> Table<'a> {
 
     /// A moment: a TOML date-time with an offset, or the same as an RFC 3339 string.
     pub fn timestamp(&self, key: &'static str) -> Option<jiff::Timestamp> {
-        let text = self.typed(key, "a date and time with an offset, such as 2027-01-31T00:00:00Z,", |value| {
-            value.as_datetime().map(ToString::to_string).or_else(|| value.as_str().map(str::to_owned))
-        })?;
-        let timestamp = text.parse();
-        if timestamp.is_err() {
-            self.problem(key, format!("`{text}` is not a date and time with an offset: write 2027-01-31T00:00:00Z"));
+        let wanted = "a date and time with an offset, such as 2027-01-31T00:00:00Z,";
+        let value = self.typed(key, wanted, |value| (value.is_datetime() || value.is_str()).then_some(value))?;
+        let timestamp = match (value.as_datetime(), value.as_str()) {
+            (Some(datetime), _) => moment(datetime),
+            (None, Some(text)) => text.parse().ok(),
+            (None, None) => None,
+        };
+        if timestamp.is_none() {
+            self.problem(key, "not a date and time with an offset: write 2027-01-31T00:00:00Z");
         }
-        timestamp.ok()
+        timestamp
     }
 
     /// `true` or `false`.
@@ -355,6 +359,23 @@ impl<'a> Table<'a> {
             self.document.report(key.span(), self.full_name(name), format!("unknown key: {advice}"));
         }
     }
+}
+
+/// The moment that a TOML date-time stands for, if it has all of its parts. A list has many of them:
+/// taking the parts as they are is several times faster than reading their text again.
+fn moment(datetime: &Datetime) -> Option<jiff::Timestamp> {
+    let (date, time) = (datetime.date?, datetime.time?);
+    let small = |number: u8| i8::try_from(number).ok();
+    let date = jiff::civil::Date::new(i16::try_from(date.year).ok()?, small(date.month)?, small(date.day)?).ok()?;
+    let nanosecond = i32::try_from(time.nanosecond.unwrap_or(0)).ok()?;
+    // a leap second is the last one that jiff knows
+    let second = small(time.second.unwrap_or(0))?.min(59);
+    let time = jiff::civil::Time::new(small(time.hour)?, small(time.minute)?, second, nanosecond).ok()?;
+    let minutes = match datetime.offset? {
+        Offset::Z => 0,
+        Offset::Custom { minutes } => i32::from(minutes),
+    };
+    jiff::tz::Offset::from_seconds(minutes * 60).ok()?.to_timestamp(date.to_datetime(time)).ok()
 }
 
 fn described(value: &DeValue<'_>) -> String {
@@ -435,7 +456,12 @@ mod tests {
     fn moments_need_an_offset() {
         let found = problems_of("at = 2027-01-31\n", |root| assert_eq!(root.timestamp("at"), None));
         assert_eq!(found.len(), 1);
-        for text in ["at = 2027-01-31T00:00:00Z", "at = \"2027-01-31T01:00:00+01:00\""] {
+        for text in [
+            "at = 2027-01-31T00:00:00Z",
+            "at = \"2027-01-31T01:00:00+01:00\"",
+            "at = 2027-01-31T01:00:00+01:00",
+            "at = 2027-01-30 20:30:00.000-03:30",
+        ] {
             let found = problems_of(text, |root| {
                 assert_eq!(root.timestamp("at").map(jiff::Timestamp::as_second), Some(1_801_353_600));
             });
