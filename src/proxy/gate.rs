@@ -17,7 +17,7 @@ use super::answer::{self, Answer};
 use super::body::Outgoing;
 use super::origin::{AllowedHosts, AllowedOrigins, Caller};
 use super::rewrite::{self, Hop, Rules};
-use super::sessions::{self, Sessions};
+use super::sessions::{self, Named, Sessions};
 use super::streams::Streams;
 use super::upstream::{self, Failure, Reply, Upstream};
 use crate::access::{Credential, Denial, Directory, Finding, IdentityHeaders, Permit, Question};
@@ -122,9 +122,9 @@ impl Gate {
         let caller = Caller::of(request.headers(), &self.origins);
 
         let mut response = match self.judge(&request, peer, &caller, &mut record).await {
-            Ok(permit) => {
+            Ok((permit, named)) => {
                 let hop = Hop { client_ip: peer.ip, secure: peer.secure, request_id: &request_id };
-                match self.forward(request, &permit, hop, &mut record).await {
+                match self.forward(request, &permit, named, hop, &mut record).await {
                     Ok(reply) => self.follow(reply, permit, record),
                     Err(Some(answer)) => close(answer, record),
                     // the client has left: nobody reads an answer, and the record says so by not having one
@@ -146,14 +146,15 @@ impl Gate {
         response
     }
 
-    /// Everything that is judged before the upstream hears of it: house rules first, then the credential.
+    /// Everything that is judged before the upstream hears of it: house rules first, then the credential
+    /// and the sessions that the request names.
     async fn judge(
         &self,
         request: &Request<Incoming>,
         peer: Peer,
         caller: &Caller,
         record: &mut OpenRecord,
-    ) -> Result<Permit, Answer> {
+    ) -> Result<(Permit, Named), Answer> {
         if !is_forwardable(request.method()) && request.method() != Method::OPTIONS {
             return Err(answer::method_not_allowed());
         }
@@ -179,7 +180,7 @@ impl Gate {
         if request.body().size_hint().lower() > self.body_limit {
             return Err(answer::body_too_large());
         }
-        Ok(permit)
+        Ok((permit, named))
     }
 
     /// Judges the credential. A list of digests knows the answer by itself, and nothing is waited for.
@@ -223,10 +224,10 @@ impl Gate {
         &self,
         request: Request<Incoming>,
         permit: &Permit,
+        named: Named,
         hop: Hop<'_>,
         record: &mut OpenRecord,
     ) -> Result<Reply, Option<Answer>> {
-        let named = sessions::named(request.headers(), request.uri());
         let forward = self.rules.request(request, permit, hop)?;
         let meter = Arc::clone(forward.meter());
         let sent = self.upstream.send(forward).await;

@@ -109,13 +109,23 @@ impl Folder {
         Proxy::start(self.dir.path(), &["--config", "patgate.toml"])
     }
 
+    /// Starts the proxy in front of `upstream` with these keys of `[tokens]`.
+    pub fn serve_tokens(&self, upstream: &str, tokens: &str) -> Proxy {
+        self.configure_tokens(upstream, "", tokens);
+        self.serve_with(&[], &[])
+    }
+
     /// Writes `patgate.toml` without starting anything.
     pub fn configure(&self, upstream: &str, more: &str) -> PathBuf {
+        self.configure_tokens(upstream, more, "file = \"tokens.toml\"\n")
+    }
+
+    fn configure_tokens(&self, upstream: &str, more: &str, tokens: &str) -> PathBuf {
         self.write(
             "patgate.toml",
             &format!(
                 "listen = \"127.0.0.1:0\"\nupstream = \"{upstream}\"\nadmin = \"127.0.0.1:0\"\n{more}\n\
-                 [audit]\npath = \"audit.jsonl\"\n[tokens]\nfile = \"tokens.toml\"\n"
+                 [audit]\npath = \"audit.jsonl\"\n[tokens]\n{tokens}"
             ),
         )
     }

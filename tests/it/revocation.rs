@@ -135,15 +135,7 @@ fn the_deny_list_stops_a_token_by_id_and_by_digest_whatever_the_list_says() {
     let (first, second) = (folder.token("alice", &[]), folder.token("alice", &[]));
     let id = &first["mcp_pat_".len()..][..10];
     folder.write("revoked.txt", "# nobody yet\n");
-    folder.write(
-        "patgate.toml",
-        &format!(
-            "listen = \"127.0.0.1:0\"\nupstream = \"{}\"\nadmin = \"127.0.0.1:0\"\n[audit]\npath = \"audit.jsonl\"\n\
-             [tokens]\nfile = \"tokens.toml\"\ndeny_list = \"revoked.txt\"\n",
-            origin.url()
-        ),
-    );
-    let proxy = Proxy::start(&folder.path(""), &["--config", "patgate.toml"]);
+    let proxy = folder.serve_tokens(&origin.url(), "file = \"tokens.toml\"\ndeny_list = \"revoked.txt\"\n");
     let (one, two) = (open(&proxy, &first), open(&proxy, &second));
     folder.write("revoked.txt", &format!("{id} # laptop lost\n"));
     assert!(time_to_cut(one) < Duration::from_secs(1));

@@ -126,15 +126,7 @@ fn a_thousand_swaps_of_a_mounted_secret_are_followed_and_the_last_one_counts() {
     };
     publish(0);
     symlink("..data/tokens.toml", mount.join("tokens.toml")).unwrap();
-    folder.write(
-        "patgate.toml",
-        &format!(
-            "listen = \"127.0.0.1:0\"\nupstream = \"{}\"\nadmin = \"127.0.0.1:0\"\n[audit]\npath = \"audit.jsonl\"\n\
-             [tokens]\nfile = \"mount/tokens.toml\"\nlast_used = \"off\"\n",
-            origin.url()
-        ),
-    );
-    let proxy = Proxy::start(&folder.path(""), &["--config", "patgate.toml"]);
+    let proxy = folder.serve_tokens(&origin.url(), "file = \"mount/tokens.toml\"\nlast_used = \"off\"\n");
     let traffic = Traffic::start(&proxy, &good);
     for round in 1..=1000 {
         publish(round);
@@ -161,15 +153,7 @@ fn a_folder_of_token_files_is_one_list() {
     fs::create_dir(folder.path("tokens.d")).unwrap();
     folder.write("tokens.d/a.toml", first);
     folder.write("tokens.d/notes.txt", "not a list");
-    folder.write(
-        "patgate.toml",
-        &format!(
-            "listen = \"127.0.0.1:0\"\nupstream = \"{}\"\nadmin = \"127.0.0.1:0\"\n[audit]\npath = \"audit.jsonl\"\n\
-             [tokens]\nfile = \"tokens.d\"\n",
-            origin.url()
-        ),
-    );
-    let proxy = Proxy::start(&folder.path(""), &["--config", "patgate.toml"]);
+    let proxy = folder.serve_tokens(&origin.url(), "file = \"tokens.d\"\n");
     assert_eq!((ask(&proxy, &alices), ask(&proxy, &bobs)), (200, 401));
     folder.write("tokens.d/b.toml", second);
     eventually("the second file", || (ask(&proxy, &bobs) == 200).then_some(()));
