@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use super::units::{days, duration, size};
+use super::bounds::{Limits, Timeouts};
+use super::units::{days, duration};
 use super::{Config, Overrides, origin};
 use crate::access::{IdentityHeaders, Policy};
 use crate::audit::{self, Destination};
 use crate::document::{Problem, Table};
 use crate::proxy::{self, Address, AllowedHosts, AllowedOrigins, SessionParams, UpstreamParams, UpstreamTls};
-use crate::server::{self, Limits, ListenAddress, ListenerTls};
+use crate::server::{self, ListenAddress, ListenerTls};
 use crate::source::{self, Origin, last_used};
 use crate::token::Prefix;
 
@@ -66,18 +67,23 @@ impl Reader<'_> {
         let upstream_tls = self.upstream_tls(upstream.as_ref());
         let (source, policy) = self.tokens();
         let audit = self.audit();
-        let timeouts = self.timeouts();
-        let bounds = self.limits(&timeouts);
+        let (limits, timeouts) = (Limits::read(root), Timeouts::read(root));
         root.done();
 
         let (mut source, upstream) = (source?, upstream?);
-        source.parallel_trials = bounds.bcrypt;
+        source.parallel_trials = limits.bcrypt;
         Some(Config {
             server: server::Params {
                 listen: listen?,
                 tls,
                 workers: workers.unwrap_or_else(cores),
-                limits: bounds.connection,
+                limits: server::Limits {
+                    head: limits.head,
+                    headers: limits.headers,
+                    streams: limits.streams,
+                    handshake_timeout: timeouts.handshake,
+                    head_timeout: timeouts.head,
+                },
                 drain_timeout: timeouts.drain,
             },
             admin: admin?,
@@ -88,14 +94,14 @@ impl Reader<'_> {
                     connect_timeout: timeouts.upstream_connect,
                     head_timeout: timeouts.upstream_head,
                     idle_timeout: timeouts.upstream_idle,
-                    idle_connections: bounds.idle_connections,
+                    idle_connections: limits.upstream_idle,
                 },
                 upstream_host,
                 identity: policy.identity.clone(),
                 allowed_origins: allowed_origins.unwrap_or_default(),
                 allowed_hosts: allowed_hosts.unwrap_or_default(),
-                sessions: SessionParams { capacity: bounds.sessions, idle: timeouts.session_idle },
-                body_limit: bounds.body,
+                sessions: SessionParams { capacity: limits.sessions, idle: timeouts.session_idle },
+                body_limit: limits.body,
             },
             source,
             policy,
@@ -246,90 +252,6 @@ impl Reader<'_> {
         }
         audit::Params { destination, queue: queue.and_then(|queue| usize::try_from(queue).ok()).unwrap_or(65_536) }
     }
-
-    fn limits(&self, timeouts: &Timeouts) -> Bounds {
-        let table = self.root.table("limits");
-        let table = table.as_ref();
-        let bytes = |key, default, least| {
-            let Some(table) = table else { return default };
-            let Some(text) = table.text(key) else { return default };
-            match size(&text) {
-                Ok(size) if size >= least => size,
-                Ok(size) => {
-                    table.problem(key, format!("{size} bytes are too few: write {least} at least"));
-                    default
-                }
-                Err(why) => {
-                    table.problem(key, why);
-                    default
-                }
-            }
-        };
-        let number = |key, default| table.and_then(|table| table.number(key, 1..=1_000_000)).unwrap_or(default);
-        let head = bytes("head", 32 * 1024, 1024);
-        let body = bytes("body", 64 * 1024 * 1024, 1);
-        let headers = number("headers", 100);
-        let streams = number("streams", 128);
-        let idle_connections = number("upstream_idle", 64);
-        let sessions = number("sessions", 100_000);
-        let bcrypt = number("bcrypt", 1);
-        if let Some(table) = table {
-            table.done();
-        }
-        let connection = Limits {
-            head: usize::try_from(head).unwrap_or(usize::MAX),
-            headers: usize::try_from(headers).unwrap_or(usize::MAX),
-            streams: u32::try_from(streams).unwrap_or(u32::MAX),
-            handshake_timeout: timeouts.handshake,
-            head_timeout: timeouts.head,
-        };
-        Bounds {
-            connection,
-            body,
-            idle_connections: usize::try_from(idle_connections).unwrap_or(usize::MAX),
-            sessions,
-            bcrypt: usize::try_from(bcrypt).unwrap_or(usize::MAX),
-        }
-    }
-
-    fn timeouts(&self) -> Timeouts {
-        let table = self.root.table("timeouts");
-        let table = table.as_ref();
-        let seconds =
-            |key, default| table.and_then(|table| table.parsed(key, duration)).unwrap_or(Duration::from_secs(default));
-        let timeouts = Timeouts {
-            handshake: seconds("handshake", 10),
-            head: seconds("head", 10),
-            upstream_connect: seconds("upstream_connect", 5),
-            upstream_head: seconds("upstream_head", 300),
-            upstream_idle: seconds("upstream_idle", 4),
-            session_idle: seconds("session_idle", 24 * 60 * 60),
-            drain: seconds("drain", 30),
-        };
-        if let Some(table) = table {
-            table.done();
-        }
-        timeouts
-    }
-}
-
-/// The bounds of every component.
-struct Bounds {
-    connection: Limits,
-    body: u64,
-    idle_connections: usize,
-    sessions: u64,
-    bcrypt: usize,
-}
-
-struct Timeouts {
-    handshake: Duration,
-    head: Duration,
-    upstream_connect: Duration,
-    upstream_head: Duration,
-    upstream_idle: Duration,
-    session_idle: Duration,
-    drain: Duration,
 }
 
 /// An empty name leaves the header out.

@@ -1,6 +1,7 @@
 //! The configuration: what flags, environment and file say, checked as a whole and turned into each
 //! component's own settings. Whatever is wrong is reported at once.
 
+mod bounds;
 mod file;
 mod origin;
 mod units;

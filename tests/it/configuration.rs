@@ -7,7 +7,7 @@ use patgate::config::{Config, Overrides};
 use crate::harness::Folder;
 
 const EXAMPLE: &str = include_str!("../../config/patgate.toml");
-const SOURCE: &str = include_str!("../../src/config/file.rs");
+const SOURCES: [&str; 2] = [include_str!("../../src/config/file.rs"), include_str!("../../src/config/bounds.rs")];
 const ORIGIN: &str = include_str!("../../src/config/origin.rs");
 
 /// A folder with everything that the example refers to.
@@ -150,13 +150,13 @@ fn the_defaults_of_the_other_sources_in_the_example_are_the_real_ones() {
     }
 }
 
-/// The full names of the keys that `src/config/file.rs` asks for. Each of its functions reads the
+/// The full names of the keys that these sources ask for. Each of its functions reads the
 /// table that it names, or else the top of the file; a key is a literal that opens a pair of parentheses,
 /// but for those of messages and of values.
 fn keys_of_the_source() -> BTreeSet<String> {
     let mut keys = BTreeSet::new();
     let mut table = String::new();
-    for line in SOURCE.lines() {
+    for line in SOURCES.iter().flat_map(|source| source.lines()) {
         if line.trim_start().starts_with("fn ") {
             table.clear();
         }

@@ -1,0 +1,86 @@
+//! `[limits]` and `[timeouts]`: every bound there is, each with a default that is safe.
+
+use std::time::Duration;
+
+use super::units::{duration, size};
+use crate::document::Table;
+
+/// `[limits]`: how much of everything there may be.
+pub(super) struct Limits {
+    pub(super) head: usize,
+    pub(super) headers: usize,
+    pub(super) body: u64,
+    pub(super) streams: u32,
+    pub(super) upstream_idle: usize,
+    pub(super) sessions: u64,
+    pub(super) bcrypt: usize,
+}
+
+/// `[timeouts]`: how long everything may take.
+pub(super) struct Timeouts {
+    pub(super) handshake: Duration,
+    pub(super) head: Duration,
+    pub(super) upstream_connect: Duration,
+    pub(super) upstream_head: Duration,
+    pub(super) upstream_idle: Duration,
+    pub(super) session_idle: Duration,
+    pub(super) drain: Duration,
+}
+
+impl Limits {
+    pub(super) fn read(root: &Table<'_>) -> Self {
+        let table = root.table("limits");
+        let table = table.as_ref();
+        let bytes = |key, default, least| table.and_then(|table| bytes(table, key, least)).unwrap_or(default);
+        let number = |key, default| table.and_then(|table| table.number(key, 1..=1_000_000)).unwrap_or(default);
+        let limits = Self {
+            head: in_memory(bytes("head", 32 * 1024, 1024)),
+            headers: in_memory(number("headers", 100)),
+            body: bytes("body", 64 * 1024 * 1024, 1),
+            streams: u32::try_from(number("streams", 128)).unwrap_or(u32::MAX),
+            upstream_idle: in_memory(number("upstream_idle", 64)),
+            sessions: number("sessions", 100_000),
+            bcrypt: in_memory(number("bcrypt", 1)),
+        };
+        if let Some(table) = table {
+            table.done();
+        }
+        limits
+    }
+}
+
+impl Timeouts {
+    pub(super) fn read(root: &Table<'_>) -> Self {
+        let table = root.table("timeouts");
+        let table = table.as_ref();
+        let seconds =
+            |key, default| table.and_then(|table| table.parsed(key, duration)).unwrap_or(Duration::from_secs(default));
+        let timeouts = Self {
+            handshake: seconds("handshake", 10),
+            head: seconds("head", 10),
+            upstream_connect: seconds("upstream_connect", 5),
+            upstream_head: seconds("upstream_head", 300),
+            upstream_idle: seconds("upstream_idle", 4),
+            session_idle: seconds("session_idle", 24 * 60 * 60),
+            drain: seconds("drain", 30),
+        };
+        if let Some(table) = table {
+            table.done();
+        }
+        timeouts
+    }
+}
+
+/// A size of `least` bytes or more.
+fn bytes(table: &Table<'_>, key: &'static str, least: u64) -> Option<u64> {
+    let size = size(&table.text(key)?).map_err(|why| table.problem(key, why)).ok()?;
+    if size < least {
+        table.problem(key, format!("{size} bytes are too few: write {least} at least"));
+    }
+    Some(size)
+}
+
+/// What does not fit into the memory of this machine is no limit in it.
+fn in_memory(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
