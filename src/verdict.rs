@@ -48,6 +48,8 @@ pub enum Reason {
     MethodNotAllowed,
     /// A head or a body past its limit.
     TooLarge,
+    /// More than the caller may have in this time, or at this time.
+    RateLimited,
     /// A session that belongs to somebody else.
     SessionMismatch,
     /// A browser's preflight, answered here.

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use super::{Exit, diagnostics};
 use crate::audit::{self, AuditLog};
 use crate::config::{Config, Overrides};
-use crate::proxy::{self, Gate, Sessions, Streams};
+use crate::proxy::{self, Gate, Rates, Sessions, Streams};
 use crate::server::{self, Admin, Drain, Health, Phase, Server};
 use crate::source::{Origin, Published, Source};
 
@@ -101,6 +101,7 @@ impl House {
             finder: published.finder.clone(),
             streams: Arc::clone(&streams),
             sessions: Sessions::new(&proxy.sessions),
+            rates: Rates::new(&proxy.rates),
             audit: audit.clone(),
         };
         let server = Server::start(server, &drain, || Gate::new(proxy, &shared)).map_err(Exit::failure)?;

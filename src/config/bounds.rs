@@ -1,9 +1,10 @@
-//! `[limits]` and `[timeouts]`: every bound there is, each with a default that is safe.
+//! `[limits]`, `[rate]` and `[timeouts]`: every bound there is, each with a default that is safe.
 
 use std::time::Duration;
 
 use super::units::{duration, size};
 use crate::document::Table;
+use crate::proxy::{Rate, RateParams};
 
 /// `[limits]`: how much of everything there may be.
 pub(super) struct Limits {
@@ -69,6 +70,19 @@ impl Timeouts {
         }
         timeouts
     }
+}
+
+/// `[rate]`: how often who may call.
+pub(super) fn rates(root: &Table<'_>) -> RateParams {
+    let Some(table) = root.table("rate") else { return RateParams::default() };
+    let number = |key| table.number(key, 1..=1_000_000).and_then(|number| u32::try_from(number).ok());
+    let (per_token, per_user, burst) = (number("per_token"), number("per_user"), number("burst"));
+    if burst.is_some() && per_token.is_none() && per_user.is_none() {
+        table.problem("burst", "limits nothing by itself: set per_token or per_user");
+    }
+    table.done();
+    let rate = |calls| Rate::per_minute(calls, burst);
+    RateParams { per_token: per_token.map(rate), per_user: per_user.map(rate) }
 }
 
 /// A size of `least` bytes or more.

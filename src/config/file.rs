@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use super::bounds::{Limits, Timeouts};
+use super::bounds::{self, Limits, Timeouts};
 use super::units::{days, duration};
 use super::{Config, Overrides, origin};
 use crate::access::{IdentityHeaders, Policy};
@@ -68,6 +68,7 @@ impl Reader<'_> {
         let (source, policy) = self.tokens();
         let audit = self.audit();
         let (limits, timeouts) = (Limits::read(root), Timeouts::read(root));
+        let rates = bounds::rates(root);
         root.done();
 
         let (mut source, upstream) = (source?, upstream?);
@@ -101,6 +102,7 @@ impl Reader<'_> {
                 allowed_origins: allowed_origins.unwrap_or_default(),
                 allowed_hosts: allowed_hosts.unwrap_or_default(),
                 sessions: SessionParams { capacity: limits.sessions, idle: timeouts.session_idle },
+                rates,
                 body_limit: limits.body,
             },
             source,

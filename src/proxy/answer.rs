@@ -1,6 +1,8 @@
 //! The answers that are our own. Each says what happened and what to do next, in the shape of a
 //! JSON-RPC error with `"id":null`, which is what MCP clients show to people.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
@@ -135,6 +137,16 @@ pub(super) fn unread(status: StatusCode) -> (Response<Bytes>, Reason) {
     };
     let reason = answer.reason;
     (answer.into_response(), reason)
+}
+
+/// More than the caller may have: `what` says of what, and `wait` how long it takes until there may be room.
+pub(super) fn rate_limited(what: &str, wait: Duration) -> Answer {
+    // rounded up, for whoever comes a moment too soon is refused again
+    let seconds = (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1);
+    let message = format!("{what}: try again in {seconds} s");
+    let mut answer = Answer::new(StatusCode::TOO_MANY_REQUESTS, Reason::RateLimited, &message);
+    answer.headers.insert(RETRY_AFTER, seconds.into());
+    answer
 }
 
 // --- Failures -------------------------------------------------------------------------------

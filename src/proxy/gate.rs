@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use super::answer::{self, Answer};
 use super::body::Outgoing;
 use super::origin::{AllowedHosts, AllowedOrigins, Caller};
+use super::rate::{self, Rates};
 use super::rewrite::{self, Hop, Rules};
 use super::sessions::{self, Named, Sessions};
 use super::streams::Streams;
@@ -44,6 +45,8 @@ pub struct Params {
     pub allowed_hosts: AllowedHosts,
     /// The table of sessions.
     pub sessions: sessions::Params,
+    /// How often who may call.
+    pub rates: rate::Params,
     /// The largest request body, in bytes.
     pub body_limit: u64,
 }
@@ -71,6 +74,7 @@ pub struct Gate {
     upstream: Upstream,
     streams: Arc<Streams>,
     sessions: Sessions,
+    rates: Rates,
     body_limit: u64,
 }
 
@@ -85,6 +89,8 @@ pub struct Shared {
     pub streams: Arc<Streams>,
     /// The owners of sessions.
     pub sessions: Sessions,
+    /// How often who has called.
+    pub rates: Rates,
     /// Where records go.
     pub audit: AuditLog,
 }
@@ -92,9 +98,8 @@ pub struct Shared {
 impl Gate {
     /// One worker's gate.
     pub fn new(params: &Params, shared: &Shared) -> Self {
-        let Shared { directory, finder, streams, sessions, audit } = shared.clone();
-        let Params { upstream, upstream_host, identity, allowed_origins, allowed_hosts, body_limit, sessions: _ } =
-            params;
+        let Shared { directory, finder, streams, sessions, rates, audit } = shared.clone();
+        let Params { upstream, upstream_host, identity, allowed_origins, allowed_hosts, body_limit, .. } = params;
         Self {
             rules: Rules::new(&upstream.address, upstream_host.as_ref(), identity, *body_limit),
             origins: allowed_origins.clone(),
@@ -105,6 +110,7 @@ impl Gate {
             finder,
             streams,
             sessions,
+            rates,
             audit,
         }
     }
@@ -147,7 +153,7 @@ impl Gate {
     }
 
     /// Everything that is judged before the upstream hears of it: house rules first, then the credential
-    /// and the sessions that the request names.
+    /// and the sessions that the request names, and at last whether the caller may call again already.
     async fn judge(
         &self,
         request: &Request<Incoming>,
@@ -180,6 +186,7 @@ impl Gate {
         if request.body().size_hint().lower() > self.body_limit {
             return Err(answer::body_too_large());
         }
+        self.rates.call(permit.grant())?;
         Ok((permit, named))
     }
 

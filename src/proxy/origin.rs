@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderValue, Request, Uri};
 
 const ALLOWED_HEADERS: &str = "Authorization, Content-Type, Accept, MCP-Protocol-Version, Mcp-Session-Id, \
      Last-Event-ID, Mcp-Method, Mcp-Name";
-const EXPOSED_HEADERS: &str = "Mcp-Session-Id, WWW-Authenticate, X-Request-Id";
+const EXPOSED_HEADERS: &str = "Mcp-Session-Id, Retry-After, WWW-Authenticate, X-Request-Id";
 const ALLOWED_METHODS: &str = "GET, POST, DELETE";
 
 /// The origins whose pages may call, besides those of this machine.

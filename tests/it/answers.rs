@@ -256,7 +256,7 @@ fn a_page_that_may_call_can_read_refusals_and_the_session() {
         assert_eq!(answer.header("access-control-allow-origin"), Some("http://localhost:1"));
         assert_eq!(answer.header("vary"), Some("Origin"));
         let exposed = answer.header("access-control-expose-headers").unwrap();
-        assert!(["Mcp-Session-Id", "WWW-Authenticate"].iter().all(|name| exposed.contains(name)));
+        assert!(["Mcp-Session-Id", "Retry-After", "WWW-Authenticate"].iter().all(|name| exposed.contains(name)));
     }
 }
 

@@ -25,6 +25,7 @@ mod headers;
 mod http2;
 mod lifecycle;
 mod peers;
+mod rates;
 mod reload;
 mod revocation;
 mod rmcp_client;

@@ -80,7 +80,7 @@ fn every_mistake_of_a_configuration_is_reported_at_once() {
         "patgate.toml",
         "listn = \"127.0.0.1:0\"\nupstream = \"ftp://localhost\"\nadmin = 5\nworkers = 0\n\
          allowed_origins = [\"app.test\"]\n[timeouts]\ndrain = \"soon\"\n[limits]\nbody = \"much\"\n\
-         [identity]\nuser = \"Authorization\"\n[nonsense]\n[tokens]\nfile = \"tokens.toml\"\n",
+         [identity]\nuser = \"Authorization\"\n[nonsense]\n[rate]\nburst = 9\n[tokens]\nfile = \"tokens.toml\"\n",
     );
     let said = refused(&folder);
     let expected = [
@@ -93,6 +93,7 @@ fn every_mistake_of_a_configuration_is_reported_at_once() {
         "patgate.toml:9:8: limits.body: `much` is not a size",
         "patgate.toml:11:8: identity.user:",
         "patgate.toml:12:2: nonsense: unknown key",
+        "patgate.toml:14:9: rate.burst: limits nothing by itself",
     ];
     assert_names(&said, &expected);
     assert_eq!(said.lines().count(), expected.len(), "each mistake once: {said}");
