@@ -1,7 +1,7 @@
 //! patgate: an authentication sidecar that puts a lock on any MCP server.
 //!
 //! The floors, from the ground up; imports run downward only, and a test holds them to it:
-//! `document`, `verdict` and `trust`, `token`, `access`, `source` and `audit`, `proxy`, `server`, `config`, `cli`.
+//! `document` and `verdict`, `token` and `watch`, `access` and `tls`, `source` and `audit`, `proxy`, `server`, `config`, `cli`.
 
 pub mod access;
 pub mod audit;
@@ -11,6 +11,7 @@ pub mod document;
 pub mod proxy;
 pub mod server;
 pub mod source;
+pub mod tls;
 pub mod token;
-pub mod trust;
 pub mod verdict;
+pub mod watch;

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -16,6 +17,7 @@ use crate::config::{Config, Overrides};
 use crate::proxy::{self, Gate, Rates, Sessions, Streams};
 use crate::server::{self, Admin, Drain, Health, Phase, Server};
 use crate::source::{Origin, Published, Source};
+use crate::watch::Reload;
 
 /// How often open streams are looked at for an expired token.
 const EXPIRY_TICK: Duration = Duration::from_millis(250);
@@ -32,11 +34,13 @@ pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
     let admin = config.admin.as_ref().map(Admin::bind).transpose().map_err(Exit::failure)?;
 
     house.run(|house| {
+        let certificates = follow_certificates(&config, &house.reload);
         if let Some(admin) = admin {
             tracing::info!(address = %admin.address(), "health is told here");
             let health = Health {
                 directory: Arc::clone(&published.directory),
                 trouble: Arc::clone(&published.trouble),
+                certificates,
                 drain: house.drain.clone(),
             };
             tokio::spawn(admin.serve(health));
@@ -46,7 +50,10 @@ pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
             tokio::spawn(last_used.keep(async move { drain.reached(Phase::Over).await }))
         });
         let streams = Arc::clone(&house.streams);
-        tokio::spawn(source.follow(move |directory| streams.review(directory, Timestamp::now())));
+        let reload = house.reload.clone();
+        tokio::spawn(async move {
+            source.follow(&reload, move |directory| streams.review(directory, Timestamp::now())).await;
+        });
         let tokens = published.directory.load().grants().count();
         tracing::info!(
             address = %house.server.address(),
@@ -64,10 +71,27 @@ pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
     Ok(())
 }
 
+/// Follows the files of TLS on both sides; returns where their troubles are told.
+fn follow_certificates(config: &Config, reload: &Reload) -> Vec<Arc<ArcSwapOption<String>>> {
+    let poll = config.source.poll;
+    let mut troubles = Vec::new();
+    if let Some(live) = &config.server.tls {
+        troubles.push(Arc::clone(live.trouble()));
+        tokio::spawn(live.clone().follow(poll, reload.clone()));
+    }
+    if let Some(tls) = &config.proxy.upstream.tls {
+        troubles.push(Arc::clone(tls.live().trouble()));
+        tokio::spawn(tls.live().clone().follow(poll, reload.clone()));
+    }
+    troubles
+}
+
 /// The running proxy, from the first socket to the last audit record.
 pub(super) struct House {
     pub(super) server: Server,
     pub(super) drain: Drain,
+    /// The operator's word that files are to be read again.
+    reload: Reload,
     streams: Arc<Streams>,
     runtime: Runtime,
     audit: AuditLog,
@@ -105,7 +129,7 @@ impl House {
             audit: audit.clone(),
         };
         let server = Server::start(server, &drain, || Gate::new(proxy, &shared)).map_err(Exit::failure)?;
-        Ok(Self { server, drain, streams, runtime, audit, writer, signals })
+        Ok(Self { server, drain, reload: Reload::default(), streams, runtime, audit, writer, signals })
     }
 
     /// Runs until a signal says stop, then drains. `begin` is called inside the runtime, at the start;
@@ -115,9 +139,9 @@ impl House {
         let last_words = begin(&self);
         tokio::spawn(expire(Arc::clone(&self.streams)));
         drop(entered);
-        let Self { server, drain, streams: _, runtime, audit, writer, mut signals } = self;
+        let Self { server, drain, reload, streams: _, runtime, audit, writer, mut signals } = self;
         let finished = runtime.block_on(async {
-            signals.stop().await;
+            signals.serve_until_stop(&reload).await;
             tracing::info!("draining: no new connections, running requests may finish");
             // readiness changes before the first connection is refused
             drain.advance(Phase::Draining);
@@ -147,15 +171,34 @@ async fn expire(streams: Arc<Streams>) {
     }
 }
 
-/// SIGTERM and SIGINT.
+/// SIGTERM and SIGINT, which end the process, and SIGHUP, which has files read again.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Hands each SIGHUP on, until the process is to end.
+    async fn serve_until_stop(&mut self, reload: &Reload) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => {
+                    tracing::info!("SIGHUP: files are read again");
+                    reload.tell();
+                }
+            }
+        }
     }
 
     /// Waits for the next one; a second one during the drain cuts it short.

@@ -9,12 +9,12 @@ use http::{HeaderName, HeaderValue};
 
 use super::bounds::{self, Limits, Timeouts};
 use super::units::{days, duration};
-use super::{Config, Overrides, origin};
+use super::{Config, Overrides, origin, tls};
 use crate::access::{IdentityHeaders, Policy};
 use crate::audit::{self, Destination};
 use crate::document::{Problem, Table};
-use crate::proxy::{self, Address, AllowedHosts, AllowedOrigins, SessionParams, UpstreamParams, UpstreamTls};
-use crate::server::{self, ListenAddress, ListenerTls};
+use crate::proxy::{self, Address, AllowedHosts, AllowedOrigins, SessionParams, UpstreamParams};
+use crate::server::{self, ListenAddress};
 use crate::source::{self, Origin, last_used};
 use crate::token::Prefix;
 
@@ -63,8 +63,8 @@ impl Reader<'_> {
         });
         let allowed_origins = self.list("allowed_origins", |texts| AllowedOrigins::parse(texts));
         let allowed_hosts = self.list("allowed_hosts", |texts| AllowedHosts::parse(texts));
-        let tls = self.listener_tls();
-        let upstream_tls = self.upstream_tls(upstream.as_ref());
+        let listener_tls = tls::listener(root, self.base);
+        let upstream_tls = tls::upstream(root, self.base, upstream.as_ref());
         let (source, policy) = self.tokens();
         let audit = self.audit();
         let (limits, timeouts) = (Limits::read(root), Timeouts::read(root));
@@ -76,7 +76,7 @@ impl Reader<'_> {
         Some(Config {
             server: server::Params {
                 listen: listen?,
-                tls,
+                tls: listener_tls,
                 workers: workers.unwrap_or_else(cores),
                 limits: server::Limits {
                     head: limits.head,
@@ -149,32 +149,6 @@ impl Reader<'_> {
     fn list<T>(&self, key: &'static str, parse: impl Fn(Vec<&str>) -> Result<T, String>) -> Option<T> {
         let texts = self.root.strings(key)?;
         parse(texts).map_err(|why| self.root.problem(key, why)).ok()
-    }
-
-    fn listener_tls(&self) -> Option<ListenerTls> {
-        let table = self.root.table("tls")?;
-        let (certificate, key) = (table.required("cert"), table.required("key"));
-        table.done();
-        let loaded = ListenerTls::load(&self.path(certificate?), &self.path(key?));
-        loaded.map_err(|error| table.problem("cert", error.to_string())).ok()
-    }
-
-    fn upstream_tls(&self, upstream: Option<&Address>) -> Option<UpstreamTls> {
-        let table = self.root.table("upstream_tls");
-        let ca = table.as_ref().and_then(|table| table.string("ca")).map(|text| self.path(text));
-        if let Some(table) = &table {
-            table.done();
-        }
-        if !upstream?.is_secure() {
-            return None;
-        }
-        let trust = UpstreamTls::new(ca.as_deref());
-        trust
-            .map_err(|error| match &table {
-                Some(table) => table.problem("ca", error.to_string()),
-                None => self.root.problem("upstream", format!("no certificate authorities in this system: {error}")),
-            })
-            .ok()
     }
 
     fn tokens(&mut self) -> (Option<source::Params>, Policy) {

@@ -4,6 +4,7 @@
 mod bounds;
 mod file;
 mod origin;
+mod tls;
 mod units;
 
 use std::path::{Path, PathBuf};

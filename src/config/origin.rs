@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::units::{duration, size};
 use crate::document::{Problem, Table};
 use crate::source::{ClientParams, HttpParams, ListUrl, LookupParams, LookupUrl, Origin};
-use crate::trust;
+use crate::tls;
 
 /// The largest answer about one token, in bytes.
 const MAX_LOOKUP: usize = 1024 * 1024;
@@ -112,8 +112,8 @@ impl Section<'_> {
         if certificate.is_some() != key.is_some() {
             self.problem("", "a client certificate needs both cert and key".to_owned());
         }
-        let identity = certificate.zip(key).map(|(certificate, key)| trust::Identity { certificate, key });
-        let tls = if secure { trust::client(ca.as_deref(), identity.as_ref()) } else { trust::nobody() };
+        let identity = certificate.zip(key).map(|(certificate, key)| tls::Identity { certificate, key });
+        let tls = if secure { tls::client(ca.as_deref(), identity.as_ref()) } else { tls::nobody() };
         let tls = tls.map_err(|error| match self.table {
             Some(table) => table.problem("", error.to_string()),
             None => complain(NAMED, error.to_string()),

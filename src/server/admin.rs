@@ -27,6 +27,8 @@ pub struct Health {
     pub directory: Arc<ArcSwap<Directory>>,
     /// What the token source complains of, while the last good list is in use.
     pub trouble: Arc<ArcSwapOption<String>>,
+    /// What is wrong with files of TLS, while the last good ones are in use.
+    pub certificates: Vec<Arc<ArcSwapOption<String>>>,
     /// Whether the process is about to end.
     pub drain: Drain,
 }
@@ -39,11 +41,15 @@ impl Health {
         if self.drain.phase() >= Phase::Draining {
             return Err("not ready: draining\n".to_owned());
         }
-        match (self.directory.load().is_available(), trouble) {
-            (false, trouble) => Err(format!("not ready: tokens are not loaded: {}\n", trouble.unwrap_or("not yet"))),
-            (true, None) => Ok("ready\n".to_owned()),
-            (true, Some(trouble)) => Ok(format!("ready, with the last good list of tokens: {trouble}\n")),
+        if !self.directory.load().is_available() {
+            return Err(format!("not ready: tokens are not loaded: {}\n", trouble.unwrap_or("not yet")));
         }
+        let certificates: Vec<_> = self.certificates.iter().filter_map(|trouble| trouble.load_full()).collect();
+        let troubles = trouble.map(|trouble| format!("ready, with the last good list of tokens: {trouble}\n"));
+        let certificates =
+            certificates.iter().map(|trouble| format!("ready, with the last good certificates: {trouble}\n"));
+        let text: String = troubles.into_iter().chain(certificates).collect();
+        Ok(if text.is_empty() { "ready\n".to_owned() } else { text })
     }
 
     fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {

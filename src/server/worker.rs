@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use rustls::ServerConfig;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
@@ -15,8 +16,8 @@ use super::connection::{self, Limits, Service};
 use super::drain::{Drain, Phase};
 use super::listener::{self, BindError, Bound, ListenAddress, Listener};
 use super::stream::Transport;
-use super::tls::ListenerTls;
 use crate::proxy::{Gate, Peer};
+use crate::tls::Live;
 
 /// How long accepting rests after a failure, such as having no descriptors left.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
@@ -30,7 +31,7 @@ pub struct Params {
     /// Where clients come in.
     pub listen: ListenAddress,
     /// A certificate, to speak TLS there.
-    pub tls: Option<ListenerTls>,
+    pub tls: Option<Live<ServerConfig>>,
     /// How many threads serve.
     pub workers: usize,
     /// The bounds of each connection.
@@ -111,9 +112,8 @@ impl Drop for Server {
     }
 }
 
-async fn work(socket: Bound, tls: Option<ListenerTls>, service: Arc<Service>) -> io::Result<()> {
+async fn work(socket: Bound, tls: Option<Live<ServerConfig>>, service: Arc<Service>) -> io::Result<()> {
     let listener = Listener::new(socket)?;
-    let tls = tls.map(|ListenerTls(config)| TlsAcceptor::from(config));
     let (open, mut all_closed) = mpsc::channel::<()>(1);
     loop {
         let accepted = tokio::select! {
@@ -122,7 +122,8 @@ async fn work(socket: Bound, tls: Option<ListenerTls>, service: Arc<Service>) ->
         };
         match accepted {
             Ok((transport, peer)) => {
-                let (tls, service, open) = (tls.clone(), Arc::clone(&service), open.clone());
+                let tls = tls.as_ref().map(|tls| TlsAcceptor::from(tls.current()));
+                let (service, open) = (Arc::clone(&service), open.clone());
                 tokio::spawn(async move {
                     welcome(transport, peer, tls, service).await;
                     drop(open);

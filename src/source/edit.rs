@@ -14,9 +14,9 @@ use toml::value::Datetime;
 
 use super::file::read_list;
 use super::page::{Fields, Page, Section};
-use super::watch::{self, Content};
 use crate::document::Problems;
 use crate::token::TokenList;
+use crate::watch::{self, Content};
 
 /// The file of a folder that takes what is new.
 const FRESH: &str = "tokens.toml";

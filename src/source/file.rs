@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::publish::Publisher;
-use super::watch::{Content, Revision, Watch, read};
 use crate::access::DenyList;
 use crate::document::{Problem, Problems};
 use crate::token::TokenList;
+use crate::watch::{Content, Reload, Revision, Watch, read};
 
 /// A token file, or a folder of them.
 #[derive(Debug)]
@@ -23,10 +23,10 @@ impl FileSource {
     pub(super) fn open(path: &Path, poll: Duration, publisher: &Arc<Publisher>) -> Result<Self, Problems> {
         let content = read(path)?;
         publisher.list(Ok(read_list(&content)?), &revision(&content));
-        Ok(Self { watch: Watch::new(path, poll, content), publisher: Arc::clone(publisher) })
+        Ok(Self { watch: Watch::after(path, poll, &content), publisher: Arc::clone(publisher) })
     }
 
-    pub(super) async fn follow(self) {
+    pub(super) async fn follow(self, reload: Reload) {
         let publisher = self.publisher;
         let changed = move |content: Result<Content, Problems>| {
             match content {
@@ -34,7 +34,7 @@ impl FileSource {
                 Err(problems) => publisher.list(Err(problems), ""),
             };
         };
-        self.watch.follow(changed).await;
+        self.watch.follow(reload, changed).await;
     }
 }
 
@@ -50,12 +50,15 @@ impl DenyFile {
     pub(super) fn open(path: &Path, poll: Duration, publisher: &Arc<Publisher>) -> Result<Self, Problems> {
         let content = read(path)?;
         publisher.denied(Ok(read_deny_list(&content)?));
-        Ok(Self { watch: Watch::new(path, poll, content), publisher: Arc::clone(publisher) })
+        Ok(Self { watch: Watch::after(path, poll, &content), publisher: Arc::clone(publisher) })
     }
 
-    pub(super) async fn follow(self) {
+    pub(super) async fn follow(self, reload: Reload) {
         let publisher = self.publisher;
-        self.watch.follow(move |content| publisher.denied(content.and_then(|content| read_deny_list(&content)))).await;
+        let changed = move |content: Result<Content, Problems>| {
+            publisher.denied(content.and_then(|content| read_deny_list(&content)));
+        };
+        self.watch.follow(reload, changed).await;
     }
 }
 

@@ -11,9 +11,9 @@ use tokio::time::{Instant, sleep_until};
 use super::fetch::{Client, ClientParams, Failure, Reply, Validators};
 use super::publish::Publisher;
 use super::url::ListUrl;
-use super::watch::{Revision, blocking};
 use crate::document::{Problem, Problems};
 use crate::token::TokenList;
+use crate::watch::{Reload, Revision, blocking};
 
 /// The settings of a list that comes over HTTP.
 #[derive(Clone, Debug)]
@@ -57,7 +57,8 @@ impl HttpSource {
         Self { params: params.clone(), client, publisher: Arc::clone(publisher), good: None }
     }
 
-    pub(super) async fn follow(mut self) {
+    pub(super) async fn follow(mut self, reload: Reload) {
+        let mut reload = reload.listen();
         loop {
             let asked = Instant::now();
             let confirmed = self.refresh(asked).await;
@@ -72,7 +73,11 @@ impl HttpSource {
             }
             let next = now + self.params.refresh.mul_f64(0.9 + 0.2 * fastrand::f64());
             // a list is given a last chance at the moment at which it becomes too old
-            sleep_until(self.good.as_ref().map_or(next, |good| next.min(good.until))).await;
+            let next = self.good.as_ref().map_or(next, |good| next.min(good.until));
+            tokio::select! {
+                () = sleep_until(next) => {}
+                () = reload.next() => {}
+            }
         }
     }
 

@@ -134,7 +134,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::trust;
+    use crate::tls;
 
     /// A source whose answers are held back until the test lets them go.
     struct Held {
@@ -179,7 +179,7 @@ mod tests {
             let params = LookupParams {
                 url: self.url.clone(),
                 client: ClientParams {
-                    tls: trust::nobody().unwrap(),
+                    tls: tls::nobody().unwrap(),
                     bearer_file: None,
                     timeout: Duration::from_secs(20),
                     max_size: 10_000,

@@ -14,7 +14,6 @@ mod publish;
 mod trial;
 mod trouble;
 mod url;
-mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,6 +32,7 @@ pub use url::{ListUrl, LookupUrl};
 use crate::access::{DenyList, Directory, Policy};
 use crate::document::Problems;
 use crate::token::TokenList;
+use crate::watch::{self, Reload};
 
 /// The settings of the token source.
 #[derive(Clone, Debug)]
@@ -127,15 +127,15 @@ impl Source {
     }
 
     /// Follows everything until the process ends. `changed` is told of each new directory, before the
-    /// next one can come.
-    pub async fn follow(self, changed: impl Fn(&Directory) + Send + Sync + 'static) {
+    /// next one can come; at the operator's word all is read at once.
+    pub async fn follow(self, reload: &Reload, changed: impl Fn(&Directory) + Send + Sync + 'static) {
         self.publisher.on_change(Box::new(changed));
         let denied = async {
             if let Some(denied) = self.denied {
-                denied.follow().await;
+                denied.follow(reload.clone()).await;
             }
         };
-        tokio::join!(self.list.follow(), denied);
+        tokio::join!(self.list.follow(reload.clone()), denied);
     }
 }
 
@@ -151,10 +151,10 @@ impl List {
         })
     }
 
-    async fn follow(self) {
+    async fn follow(self, reload: Reload) {
         match self {
-            Self::File(file) => file.follow().await,
-            Self::Http(http) => http.follow().await,
+            Self::File(file) => file.follow(reload).await,
+            Self::Http(http) => http.follow(reload).await,
             Self::Lookup => {}
         }
     }

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 /// The modules of the crate, from the ground up.
 const FLOORS: [&[&str]; 9] = [
-    &["document", "trust", "verdict"],
-    &["token"],
-    &["access"],
+    &["document", "verdict"],
+    &["token", "watch"],
+    &["access", "tls"],
     &["source", "audit"],
     &["proxy"],
     &["server"],

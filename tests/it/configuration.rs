@@ -7,7 +7,11 @@ use patgate::config::{Config, Overrides};
 use crate::harness::Folder;
 
 const EXAMPLE: &str = include_str!("../../config/patgate.toml");
-const SOURCES: [&str; 2] = [include_str!("../../src/config/file.rs"), include_str!("../../src/config/bounds.rs")];
+const SOURCES: [&str; 3] = [
+    include_str!("../../src/config/file.rs"),
+    include_str!("../../src/config/bounds.rs"),
+    include_str!("../../src/config/tls.rs"),
+];
 const ORIGIN: &str = include_str!("../../src/config/origin.rs");
 
 /// A folder with everything that the example refers to.

@@ -34,6 +34,7 @@ mod sources;
 mod stage;
 mod startup;
 mod streaming;
+mod tls;
 mod token_create;
 mod torture;
 mod transports;

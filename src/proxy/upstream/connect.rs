@@ -1,8 +1,7 @@
 //! Making a connection to the upstream: TCP, TLS over it, or a Unix socket.
 
 use std::io;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper::client::conn::http1;
@@ -16,24 +15,42 @@ use tokio_rustls::TlsConnector;
 use super::address::{Address, Endpoint};
 use super::pool::Connection;
 use super::{Failure, Params};
-use crate::trust::{self, TlsError};
+use crate::tls::{self, Identity, Live, TlsError};
 
 /// The largest head of an answer, in bytes; a larger one is not passed on.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// Whom to trust on the way to an `https` upstream.
+/// How an `https` upstream is spoken to.
 #[derive(Clone, Debug)]
-pub struct UpstreamTls(Arc<ClientConfig>);
+pub struct UpstreamTls {
+    config: Live<ClientConfig>,
+    name: Option<ServerName<'static>>,
+}
 
 impl UpstreamTls {
-    /// Trust in the certificate authorities of `ca` (PEM), or in those of the system.
+    /// Trust in the certificate authorities of `ca` (PEM), or in those of the system; a certificate of our
+    /// own; the name that the upstream's certificate must have, if it is another than its address. The
+    /// `files` among these are to be followed.
     ///
     /// # Errors
-    /// There is none to trust.
-    pub fn new(ca: Option<&Path>) -> Result<Self, TlsError> {
-        let mut config = trust::client(ca, None)?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self(Arc::new(config)))
+    /// There is nobody to trust, or the certificate cannot be used.
+    pub fn open(
+        files: Vec<PathBuf>,
+        ca: Option<PathBuf>,
+        identity: Option<Identity>,
+        name: Option<ServerName<'static>>,
+    ) -> Result<Self, TlsError> {
+        let build = move || {
+            let mut config = tls::client(ca.as_deref(), identity.as_ref())?;
+            config.alpn_protocols = vec![b"http/1.1".to_vec()];
+            Ok(config)
+        };
+        Ok(Self { config: Live::open(files, build)?, name })
+    }
+
+    /// What follows the files.
+    pub fn live(&self) -> &Live<ClientConfig> {
+        &self.config
     }
 }
 
@@ -65,11 +82,14 @@ impl Connector {
                 let stream = TcpStream::connect((host, *port)).await.map_err(Failure::Unreachable)?;
                 stream.set_nodelay(true).map_err(Failure::Unreachable)?;
                 match &self.tls {
-                    Some(UpstreamTls(config)) if self.address.is_secure() => {
-                        let name = ServerName::try_from(host.to_owned()).map_err(|error| {
-                            Failure::Unreachable(io::Error::new(io::ErrorKind::InvalidInput, error))
-                        })?;
-                        let connector = TlsConnector::from(Arc::clone(config));
+                    Some(UpstreamTls { config, name }) if self.address.is_secure() => {
+                        let name = match name {
+                            Some(name) => name.clone(),
+                            None => ServerName::try_from(host.to_owned()).map_err(|error| {
+                                Failure::Unreachable(io::Error::new(io::ErrorKind::InvalidInput, error))
+                            })?,
+                        };
+                        let connector = TlsConnector::from(config.current());
                         handshake(connector.connect(name, stream).await.map_err(Failure::Unreachable)?).await
                     }
                     None if !self.address.is_secure() => handshake(stream).await,

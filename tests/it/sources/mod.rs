@@ -3,7 +3,7 @@
 mod bcrypt;
 mod list;
 mod lookup;
-mod tls;
+pub mod tls;
 
 use std::io::{self, Write};
 use std::net::TcpStream;

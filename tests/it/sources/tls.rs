@@ -13,16 +13,16 @@ use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use super::{list, ok, readiness, record, serve, status};
 use crate::harness::{Folder, Origin, eventually};
 
-type Issuer = CertifiedIssuer<'static, KeyPair>;
+pub type Issuer = CertifiedIssuer<'static, KeyPair>;
 
-fn authority() -> Issuer {
+pub fn authority() -> Issuer {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
 /// A certificate and its key, both PEM.
-fn certificate(issuer: &Issuer, name: &str) -> (rcgen::Certificate, KeyPair) {
+pub fn certificate(issuer: &Issuer, name: &str) -> (rcgen::Certificate, KeyPair) {
     let key = KeyPair::generate().unwrap();
     let params = CertificateParams::new([name.to_owned()]).unwrap();
     (params.signed_by(&key, issuer).unwrap(), key)
@@ -115,5 +115,8 @@ fn a_client_certificate_that_does_not_fit_its_key_is_found_by_the_check() {
     );
     let checked = folder.run(&["check", "--config", "patgate.toml"]);
     let told = String::from_utf8_lossy(&checked.stderr).into_owned();
-    assert!(checked.status.code() == Some(2) && told.contains("tokens.http: unusable certificate or key"), "{told}");
+    assert!(
+        checked.status.code() == Some(2) && told.contains("tokens.http: the certificate does not match its key"),
+        "{told}"
+    );
 }

@@ -1,6 +1,7 @@
-//! Following a file, or a folder of files, by its content: told by the system where it can, and by a
-//! slow comparison where it cannot.
+//! Following files, or a folder of files, by their content: told by the system where it can, by a slow
+//! comparison where it cannot, and by the operator's word.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use sha2::{Digest, Sha256};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
 use crate::document::{Problem, Problems};
@@ -22,38 +23,81 @@ const SETTLE: Duration = Duration::from_millis(30);
 const SETTLE_ROUNDS: usize = 60;
 
 /// Files and what is in them, in the order of their names.
-pub(super) type Content = Vec<(PathBuf, Vec<u8>)>;
+pub type Content = Vec<(PathBuf, Vec<u8>)>;
 
-/// Follows one path.
+/// The operator's word that files have changed, for everybody who follows some. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Reload(watch::Sender<()>);
+
+impl Default for Reload {
+    fn default() -> Self {
+        Self(watch::Sender::new(()))
+    }
+}
+
+impl Reload {
+    /// Gives the word.
+    pub fn tell(&self) {
+        self.0.send_replace(());
+    }
+
+    /// Listens from now on.
+    pub fn listen(&self) -> Told {
+        Told(self.0.subscribe())
+    }
+}
+
+/// Where the operator's word is heard.
 #[derive(Debug)]
-pub(super) struct Watch {
-    path: PathBuf,
+pub struct Told(watch::Receiver<()>);
+
+impl Told {
+    /// Waits for the next word; several in a row may be heard as one.
+    pub async fn next(&mut self) {
+        if self.0.changed().await.is_err() {
+            // nobody is left who could give it
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Follows some paths.
+#[derive(Debug)]
+pub struct Watch {
+    paths: Vec<PathBuf>,
     poll: Duration,
     /// What was told last, good or bad.
-    told: Result<Content, Problems>,
+    told: Option<Result<Revision, Problems>>,
 }
 
 impl Watch {
-    /// Begins with what was just read.
-    pub(super) fn new(path: &Path, poll: Duration, content: Content) -> Self {
-        Self { path: path.to_owned(), poll, told: Ok(content) }
+    /// Begins with nothing told, so that what is there will be told as new.
+    pub fn new(paths: Vec<PathBuf>, poll: Duration) -> Self {
+        Self { paths, poll, told: None }
+    }
+
+    /// Begins with what was just read of one path.
+    pub fn after(path: &Path, poll: Duration, content: &Content) -> Self {
+        Self { paths: vec![path.to_owned()], poll, told: Some(Ok(fingerprint(content))) }
     }
 
     /// Tells `changed` of each new content, or of each new reason why there is none. It is called on a
     /// thread of its own, for it may take its time.
-    pub(super) async fn follow(mut self, changed: impl Fn(Result<Content, Problems>) + Send + Sync + 'static) {
+    pub async fn follow(mut self, reload: Reload, changed: impl Fn(Result<Content, Problems>) + Send + Sync + 'static) {
         let changed = Arc::new(changed);
+        let mut reload = reload.listen();
         let (notice, mut noticed) = mpsc::channel(1);
         // the watcher lives as long as this function
-        let _watcher = self.watcher(notice);
+        let _watcher = self.watcher(&notice);
         let mut poll = self.interval();
         loop {
             tokio::select! {
                 Some(()) = noticed.recv() => {}
+                () = reload.next() => {}
                 _ = poll.tick() => {}
             }
             if let Some(content) = self.settled().await {
-                self.told.clone_from(&content);
+                self.told = Some(content.as_ref().map(fingerprint).map_err(Problems::clone));
                 let changed = Arc::clone(&changed);
                 blocking(move || changed(content)).await;
             }
@@ -66,11 +110,10 @@ impl Watch {
         poll
     }
 
-    /// Watches the folder, not the file, and without a filter by name: editors and Kubernetes swap
+    /// Watches the folders, not the files, and without a filter by name: editors and Kubernetes swap
     /// files and links, and a watch on the file itself would follow the old one.
-    fn watcher(&self, notice: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
-        let folder = if self.path.is_dir() { Some(self.path.as_path()) } else { self.path.parent() };
-        let folder = folder.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fn watcher(&self, notice: &mpsc::Sender<()>) -> Option<RecommendedWatcher> {
+        let notice = notice.clone();
         let tell = move |event: notify::Result<Event>| {
             if event.as_ref().is_ok_and(|event| is_mere_reading(event.kind)) {
                 return;
@@ -78,25 +121,28 @@ impl Watch {
             // a notice that waits already says as much
             let _ = notice.try_send(());
         };
-        let watcher = notify::recommended_watcher(tell)
-            .and_then(|mut watcher| watcher.watch(folder, RecursiveMode::NonRecursive).map(|()| watcher));
+        let watcher = notify::recommended_watcher(tell).and_then(|mut watcher| {
+            let folders: BTreeSet<&Path> = self.paths.iter().map(|path| folder_of(path)).collect();
+            folders.into_iter().try_for_each(|folder| watcher.watch(folder, RecursiveMode::NonRecursive))?;
+            Ok(watcher)
+        });
         watcher
             .inspect_err(|error| {
-                let path = self.path.display();
-                tracing::warn!(%path, %error, poll = ?self.poll, "no notices of changes: comparing the content only");
+                let paths = &self.paths;
+                tracing::warn!(?paths, %error, poll = ?self.poll, "no notices of changes: comparing the content only");
             })
             .ok()
     }
 
     /// The content once it no longer changes under our eyes; `None` if it is the one that was told.
     async fn settled(&self) -> Option<Result<Content, Problems>> {
-        let mut content = reading(&self.path).await;
+        let mut content = self.reading().await;
         for _ in 0..SETTLE_ROUNDS {
-            if content == self.told {
+            if Some(content.as_ref().map(fingerprint)) == self.told.as_ref().map(|told| told.as_ref().copied()) {
                 return None;
             }
             sleep(SETTLE).await;
-            let again = reading(&self.path).await;
+            let again = self.reading().await;
             if again == content {
                 break;
             }
@@ -104,15 +150,35 @@ impl Watch {
         }
         Some(content)
     }
+
+    /// Reads on a thread of its own: a hanging file system must not hold up signals and health.
+    async fn reading(&self) -> Result<Content, Problems> {
+        let paths = self.paths.clone();
+        blocking(move || {
+            let contents: Vec<Content> = paths.iter().map(|path| read(path)).collect::<Result<_, _>>()?;
+            Ok(contents.concat())
+        })
+        .await
+    }
 }
 
-/// Reads on a thread of its own: a hanging file system must not hold up signals and health.
-async fn reading(path: &Path) -> Result<Content, Problems> {
-    let path = path.to_owned();
-    blocking(move || read(&path)).await
+fn folder_of(path: &Path) -> &Path {
+    let folder = if path.is_dir() { Some(path) } else { path.parent() };
+    folder.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+/// Tells one content from another; the content itself may be large, or secret, and is not kept.
+fn fingerprint(content: &Content) -> Revision {
+    let lengths: Vec<[u8; 8]> = content.iter().map(|(_, bytes)| (bytes.len() as u64).to_le_bytes()).collect();
+    let parts = content
+        .iter()
+        .zip(&lengths)
+        .flat_map(|((path, bytes), length)| [path.as_os_str().as_encoded_bytes(), b"\0", length, bytes]);
+    Revision::of(parts)
+}
+
+/// Work that may take its time, on a thread of its own.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
@@ -120,7 +186,10 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 }
 
 /// Reads a file, or all `*.toml` files of a folder.
-pub(super) fn read(path: &Path) -> Result<Content, Problems> {
+///
+/// # Errors
+/// One of them cannot be read.
+pub fn read(path: &Path) -> Result<Content, Problems> {
     let read = |path: PathBuf| match fs::read(&path) {
         Ok(content) => Ok((path, content)),
         Err(error) => Err(unreadable(&path, &error)),
@@ -129,7 +198,10 @@ pub(super) fn read(path: &Path) -> Result<Content, Problems> {
 }
 
 /// A file, or all `*.toml` files of a folder in the order of their names.
-pub(super) fn files(path: &Path) -> Result<Vec<PathBuf>, Problems> {
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn files(path: &Path) -> Result<Vec<PathBuf>, Problems> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
@@ -162,10 +234,11 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Problems {
 
 /// The SHA-256 of a content, by whose first digits people know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Revision([u8; 32]);
+pub struct Revision([u8; 32]);
 
 impl Revision {
-    pub(super) fn of<'c>(content: impl IntoIterator<Item = &'c [u8]>) -> Self {
+    /// The revision of these bytes, one after the other.
+    pub fn of<'c>(content: impl IntoIterator<Item = &'c [u8]>) -> Self {
         let mut hash = Sha256::new();
         for bytes in content {
             hash.update(bytes);
