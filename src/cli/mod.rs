@@ -4,8 +4,11 @@ mod check;
 mod demo;
 mod diagnostics;
 mod facts;
+mod manual;
 mod print;
+mod scan_rules;
 mod serve;
+mod snippet;
 mod store;
 mod token;
 mod user;
@@ -42,6 +45,14 @@ enum Command {
     /// Say who may hold tokens, and suspend or remove them
     #[command(subcommand)]
     User(user::Command),
+    /// Print what a client needs in order to connect
+    Snippet(snippet::Arguments),
+    /// Print rules that let a secret scanner find leaked tokens
+    ScanRules(scan_rules::Arguments),
+    /// Print completions for a shell
+    Completions(manual::Completions),
+    /// Print the manual page, or write those of all commands
+    Man(manual::Pages),
 }
 
 /// The settings that stand above the configuration file.
@@ -80,6 +91,10 @@ impl Cli {
             Command::Check(settings) => check::run(&settings.into()),
             Command::Token(command) => token::run(command),
             Command::User(command) => user::run(command),
+            Command::Snippet(arguments) => snippet::run(&arguments),
+            Command::ScanRules(arguments) => scan_rules::run(&arguments),
+            Command::Completions(completions) => completions.run(),
+            Command::Man(pages) => pages.run(),
         };
         match done {
             Ok(()) => ExitCode::SUCCESS,

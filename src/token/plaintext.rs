@@ -98,6 +98,11 @@ impl Prefix {
         &self.0
     }
 
+    /// A regular expression that finds the tokens minted with this prefix, of parts that every engine has.
+    pub fn pattern(&self) -> String {
+        format!("{}[0-9A-Za-z]{{{ID_LENGTH}}}_[0-9A-Za-z]{{{}}}", self.0, SECRET_LENGTH + CHECKSUM_LENGTH)
+    }
+
     /// Makes a new token from the operating system's random numbers: 190 bits in the secret.
     ///
     /// # Errors

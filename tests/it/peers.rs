@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Seek};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::{OnceLock, mpsc};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::demo::Demo;
 use crate::harness::{Folder, Origin, PATIENCE, Proxy};
+use crate::installed::peers;
 use crate::rmcp_client::{COUNTDOWN_FROM, COUNTDOWN_INTERVAL, Tour, tour, tour_stateless};
 
 /// The last revision with sessions, and the first without.
@@ -23,21 +24,6 @@ const STATELESS: &str = "2026-07-28";
 const PROMPTLY: Duration = Duration::from_mins(1);
 
 // --- The installed peers --------------------------------------------------------------------
-
-/// Where the peers are. The first test that asks installs them.
-fn peers() -> &'static Path {
-    static PEERS: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let installed = PEERS.get_or_init(|| {
-        let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let setup = Command::new("bash").arg(repository.join("tests/peers/setup.sh")).output();
-        let setup = setup.map_err(|error| format!("bash: {error}"))?;
-        if !setup.status.success() {
-            return Err(String::from_utf8_lossy(&setup.stderr).into_owned());
-        }
-        Ok(repository.join("target/peers"))
-    });
-    installed.as_deref().unwrap_or_else(|why| panic!("the peers cannot be installed: {why}"))
-}
 
 /// A script of the peers, with what runs it.
 fn script(path: &str) -> Command {

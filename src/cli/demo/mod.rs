@@ -11,7 +11,8 @@ use clap::Args;
 use jiff::Timestamp;
 
 use super::serve::House;
-use super::{Exit, diagnostics};
+use super::snippet::{Client, Endpoint};
+use super::{Exit, diagnostics, print};
 use crate::access::{Directory, Generation};
 use crate::audit;
 use crate::config::{Config, Overrides};
@@ -66,7 +67,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
                 Err(error) => tracing::error!(%error, "the demonstration's MCP server failed"),
             }
         });
-        introduce(&format!("http://{}{}", house.server.address(), server::PATH), &minted);
+        if let Err(exit) = introduce(&format!("http://{}{}", house.server.address(), server::PATH), &minted) {
+            tracing::error!("no introduction: {}", exit.message);
+        }
         None
     });
     Ok(())
@@ -102,33 +105,46 @@ fn list(minted: &Minted, expires_at: Timestamp) -> Result<TokenList, Exit> {
 }
 
 /// A call that needs no session before it (revision 2026-07-28), so that one line shows everything.
-const CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"whoami","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}"#;
+const CALL: &str = r#"-H 'MCP-Protocol-Version: 2026-07-28' -H 'Mcp-Method: tools/call' -H 'Mcp-Name: whoami' \
+  -d '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"whoami","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}'"#;
 
-fn introduce(url: &str, minted: &Minted) {
+/// The line for curl, with that call in place of a session's first one.
+fn whoami(url: &Endpoint) -> String {
+    let curl = Client::Curl.snippet(url);
+    let before = curl.split_once("-d ").map_or("", |(before, _)| before);
+    format!("{before}{CALL}\n")
+}
+
+fn introduce(address: &str, minted: &Minted) -> Result<(), Exit> {
+    let url = &Endpoint::parse(address).map_err(Exit::failure)?;
     let head = Style::new().bold().fg_color(Some(AnsiColor::Green.into()));
     let code = Style::new().fg_color(Some(AnsiColor::Cyan.into()));
     let dim = Style::new().dimmed();
     let token = minted.token.expose();
-    anstream::println!(
+    let (curl, claude) = (whoami(url), Client::ClaudeCode.snippet(url));
+    let (curl, claude) = (curl.trim_end(), claude.trim_end());
+    print::answer(format_args!(
         "{head}An MCP server without a lock, and patgate in front of it.{head:#}
 
-  address  {code}{url}{code:#}
+  address  {code}{address}{code:#}
   token    {code}{token}{code:#}
   {dim}held by alice, good for 24 hours or until this process ends{dim:#}
 
 {head}Ask the server who is calling:{head:#}
 
-{code}curl -s {url} \\
-  -H 'Authorization: Bearer {token}' \\
-  -H 'Content-Type: application/json' -H 'Accept: application/json, text/event-stream' \\
-  -H 'MCP-Protocol-Version: 2026-07-28' -H 'Mcp-Method: tools/call' -H 'Mcp-Name: whoami' \\
-  -d '{CALL}'{code:#}
+{code}export PATGATE_TOKEN='{token}'
+{curl}{code:#}
 
-{head}Use it from Claude Code:{head:#}
+{head}Use it from Claude Code, started where PATGATE_TOKEN is set:{head:#}
 
-{code}claude mcp add --transport http patgate-demo {url} --header 'Authorization: Bearer {token}'{code:#}
+{code}{claude}{code:#}
+
+{head}Or from another client, such as Claude Desktop, Cursor, VS Code, Windsurf or a program of yours:{head:#}
+
+{code}patgate snippet --client cursor --url {address}{code:#}
 
 {dim}Try it without the token, too. Ctrl-C ends it. The audit log follows, one record for each request:{dim:#}
+
 "
-    );
+    ))
 }
