@@ -72,17 +72,39 @@ impl Timeouts {
     }
 }
 
-/// `[rate]`: how often who may call.
+/// `[rate]`: how often who may call, and how often anybody may guess.
 pub(super) fn rates(root: &Table<'_>) -> RateParams {
-    let Some(table) = root.table("rate") else { return RateParams::default() };
-    let number = |key| table.number(key, 1..=1_000_000).and_then(|number| u32::try_from(number).ok());
+    let table = root.table("rate");
+    let table = table.as_ref();
+    let number = |key| u32::try_from(table?.number(key, 1..=1_000_000)?).ok();
     let (per_token, per_user, burst) = (number("per_token"), number("per_user"), number("burst"));
-    if burst.is_some() && per_token.is_none() && per_user.is_none() {
-        table.problem("burst", "limits nothing by itself: set per_token or per_user");
+    let or_off = |key, default| table.map_or(Some(default), |table| number_or_off(table, key, default));
+    let guesses = or_off("guesses", 60);
+    if let Some(table) = table {
+        if burst.is_some() && per_token.is_none() && per_user.is_none() {
+            table.problem("burst", "limits nothing by itself: set per_token or per_user");
+        }
+        table.done();
     }
-    table.done();
     let rate = |calls| Rate::per_minute(calls, burst);
-    RateParams { per_token: per_token.map(rate), per_user: per_user.map(rate) }
+    RateParams {
+        per_token: per_token.map(rate),
+        per_user: per_user.map(rate),
+        guesses: guesses.map(|guesses| Rate::per_minute(guesses, None)),
+    }
+}
+
+/// A number, or `off` for none.
+fn number_or_off(table: &Table<'_>, key: &'static str, default: u32) -> Option<u32> {
+    let Some(text) = table.text(key) else { return Some(default) };
+    if text == "off" {
+        return None;
+    }
+    let number = text.parse().ok().filter(|number| (1..=1_000_000).contains(number));
+    if number.is_none() {
+        table.problem(key, format!("`{text}` is no number from 1 to 1000000: write one, or \"off\""));
+    }
+    number
 }
 
 /// A size of `least` bytes or more.

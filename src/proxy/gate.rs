@@ -178,7 +178,7 @@ impl Gate {
             record.note(|facts| facts.user_agent = None);
             return Err(answer);
         }
-        let permit = self.admit(request.headers(), record).await?;
+        let permit = self.admit(request.headers(), peer, record).await?;
         let named = sessions::named(request.headers(), request.uri());
         if !self.sessions.may_use(&named, permit.grant().user()) {
             return Err(answer::session_mismatch());
@@ -186,12 +186,12 @@ impl Gate {
         if request.body().size_hint().lower() > self.body_limit {
             return Err(answer::body_too_large());
         }
-        self.rates.call(permit.grant())?;
+        self.rates.call(permit.grant()).map_err(|limit| answer::rate_limited(limit.what, limit.wait))?;
         Ok((permit, named))
     }
 
     /// Judges the credential. A list of digests knows the answer by itself, and nothing is waited for.
-    async fn admit(&self, headers: &HeaderMap, record: &mut OpenRecord) -> Result<Permit, Answer> {
+    async fn admit(&self, headers: &HeaderMap, peer: Peer, record: &mut OpenRecord) -> Result<Permit, Answer> {
         let directory = self.directory.load();
         record.note(|facts| facts.source_revision = Some(Arc::clone(directory.revision())));
         let now = Timestamp::now();
@@ -200,7 +200,9 @@ impl Gate {
             Ok(credential) => match directory.question(&credential) {
                 None => directory.authenticate(&credential, &Finding::Nobody, now),
                 // the guard ends here: it must not be held while anything is waited for
-                Some(question) => Box::pin(self.find_out(Guard::into_inner(directory), question, &credential)).await,
+                Some(question) => {
+                    Box::pin(self.find_out(Guard::into_inner(directory), question, &credential, peer)).await?
+                }
             },
         };
         if let Ok(permit) = &verdict {
@@ -212,17 +214,25 @@ impl Gate {
     }
 
     /// Judges a credential that the directory has a question about. What was found out is judged by the
-    /// state that asked for it, and confirmed by the one that is in force by then.
+    /// state that asked for it, and confirmed by the one that is in force by then. The outer error is an
+    /// answer without any judgement.
     async fn find_out(
         &self,
         directory: Arc<Directory>,
         question: Question,
         credential: &Credential<'_>,
-    ) -> Result<Permit, Denial> {
-        let finding = self.finder.find(question, directory.generation(), credential).await;
-        let permit = directory.authenticate(credential, &finding, Timestamp::now())?;
-        self.streams.confirm(&permit)?;
-        Ok(permit)
+        peer: Peer,
+    ) -> Result<Result<Permit, Denial>, Answer> {
+        let generation = directory.generation();
+        let is_stranger = self.finder.is_stranger(&question, generation, credential);
+        let guess = is_stranger.then(|| self.rates.guess(peer.ip)).transpose();
+        let guess = guess.map_err(|limit| answer::rate_limited(limit.what, limit.wait))?;
+        let finding = self.finder.find(question, generation, credential).await;
+        if let Some(guess) = guess.filter(|_| !matches!(finding, Finding::Nobody)) {
+            guess.give_back();
+        }
+        let verdict = directory.authenticate(credential, &finding, Timestamp::now());
+        Ok(verdict.and_then(|permit| self.streams.confirm(&permit).map(|()| permit)))
     }
 
     /// Sends a request upstream and judges the head of the answer. The error is what to answer instead,

@@ -14,7 +14,7 @@ pub use body::{Inbound, Outgoing};
 pub(crate) use gate::close_unread;
 pub use gate::{Gate, Params, Peer, Shared};
 pub use origin::{AllowedHosts, AllowedOrigins};
-pub use rate::{Params as RateParams, Rate, Rates};
+pub use rate::{Exceeded, Params as RateParams, Rate, Rates};
 pub use rewrite::Forward;
 pub use sessions::{Params as SessionParams, Sessions};
 pub use streams::Streams;

@@ -1,4 +1,5 @@
-//! How often: a limit on the calls of a token and on those of a user, in memory that is bounded.
+//! How often: limits on the calls of a token and of a user, and on the tokens from one address that nobody
+//! has, in memory that is bounded.
 //!
 //! Each limit is a bucket that empties at a steady pace (the generic cell rate algorithm), and all that a
 //! bucket has to know is one moment: a number that is compared and replaced in one step, without a lock.
@@ -6,6 +7,7 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -13,10 +15,9 @@ use std::time::{Duration, Instant};
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
-use super::answer::{self, Answer};
 use crate::access::Grant;
 
-/// How many tokens and how many users are counted at the same time. The one that called longest ago
+/// How many tokens, users and addresses are counted at the same time. The one that called longest ago
 /// is forgotten first; whoever calls too often is never that one.
 const CAPACITY: u64 = 100_000;
 
@@ -42,12 +43,14 @@ impl Rate {
 }
 
 /// The settings of the limits; `None` is no limit.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Params {
     /// Calls with one token.
     pub per_token: Option<Rate>,
     /// Calls of one user, whatever her tokens.
     pub per_user: Option<Rate>,
+    /// Tokens from one address that had to be found out about and that nobody has.
+    pub guesses: Option<Rate>,
 }
 
 /// The limits, as all gates of a process share them.
@@ -55,27 +58,75 @@ pub struct Params {
 pub struct Rates {
     per_token: Option<Buckets<String>>,
     per_user: Option<Buckets<String>>,
+    guesses: Option<Buckets<IpAddr>>,
 }
 
 impl Rates {
     /// Nothing has been called yet.
     pub fn new(params: &Params) -> Self {
-        let buckets = |rate| Buckets::new(rate, CAPACITY, Instant::now());
-        Self { per_token: params.per_token.map(buckets), per_user: params.per_user.map(buckets) }
+        let start = Instant::now();
+        Self {
+            per_token: params.per_token.map(|rate| Buckets::new(rate, CAPACITY, start)),
+            per_user: params.per_user.map(|rate| Buckets::new(rate, CAPACITY, start)),
+            guesses: params.guesses.map(|rate| Buckets::new(rate, CAPACITY, start)),
+        }
     }
 
     /// Counts a call that is about to be forwarded. The token is asked before its user, so that a token
     /// that calls too often takes nothing from the user's others.
-    pub(super) fn call(&self, grant: &Grant) -> Result<(), Answer> {
+    ///
+    /// # Errors
+    /// It has to wait.
+    pub fn call(&self, grant: &Grant) -> Result<(), Exceeded> {
         if let Some(buckets) = &self.per_token {
             let taken = buckets.take(grant.token_id().as_str(), Instant::now());
-            taken.map_err(|wait| answer::rate_limited("too many requests with this token", wait))?;
+            taken.map_err(|wait| Exceeded { what: "too many requests with this token", wait })?;
         }
         if let Some(buckets) = &self.per_user {
             let taken = buckets.take(grant.user(), Instant::now());
-            taken.map_err(|wait| answer::rate_limited("too many requests of this user", wait))?;
+            taken.map_err(|wait| Exceeded { what: "too many requests of this user", wait })?;
         }
         Ok(())
+    }
+
+    /// Counts a token that nobody here has met and that must be found out about at some cost. It counts
+    /// before that is done, or any number could be sent at once, and is given back if it was no guess.
+    pub(super) fn guess(&self, client: Option<IpAddr>) -> Result<Guess, Exceeded> {
+        let Some((buckets, client)) = self.guesses.as_ref().zip(client) else { return Ok(Guess(None)) };
+        let client = network(client);
+        buckets.take(&client, Instant::now()).map_err(|wait| {
+            let what = "too many tokens came from this address that nobody has, so yours was not judged";
+            Exceeded { what, wait }
+        })?;
+        Ok(Guess(Some((buckets.clone(), client))))
+    }
+}
+
+/// A limit is reached: of what, and how long it takes until there is room for one more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exceeded {
+    pub(super) what: &'static str,
+    pub(super) wait: Duration,
+}
+
+/// A token that is being found out about. Whoever leaves before that is done has guessed.
+#[derive(Debug)]
+pub(super) struct Guess(Option<(Buckets<IpAddr>, IpAddr)>);
+
+impl Guess {
+    /// It was no guess.
+    pub(super) fn give_back(self) {
+        if let Some((buckets, client)) = self.0 {
+            buckets.give_back(&client);
+        }
+    }
+}
+
+/// Whoever has one address of an IPv6 network has 2^64 of them.
+fn network(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+        address @ IpAddr::V4(_) => address,
     }
 }
 
@@ -120,6 +171,19 @@ where
             Some(filled(empty_at)).filter(|filled| *filled <= brim)
         });
         taken.map(|_| ()).map_err(|empty_at| Duration::from_nanos(filled(empty_at) - brim))
+    }
+
+    /// Takes one out again that was put in. A bucket that was forgotten meanwhile is empty anyway.
+    fn give_back<Q>(&self, key: &Q)
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        if let Some(bucket) = self.by_key.get(key) {
+            let emptied = |empty_at: u64| Some(empty_at.saturating_sub(self.rate.interval));
+            // it always succeeds, for `emptied` always says what to write
+            let _ = bucket.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, emptied);
+        }
     }
 }
 
@@ -182,6 +246,51 @@ mod tests {
         assert_eq!(buckets.take("a", start), Ok(()));
         assert_eq!(buckets.take("b", start), Ok(()));
         assert!(buckets.take("a", start).is_err() && buckets.take("b", start).is_err());
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again_and_no_more() {
+        let (buckets, start) = buckets(60, Some(2));
+        assert_eq!([buckets.take("a", start), buckets.take("a", start)], [Ok(()), Ok(())]);
+        buckets.give_back("a");
+        assert_eq!(buckets.take("a", start), Ok(()));
+        assert_eq!(buckets.take("a", start), Err(seconds(1)));
+        // long after, the bucket is empty and gets no emptier
+        buckets.give_back("a");
+        buckets.give_back("b");
+        let later = start + seconds(100);
+        assert_eq!([buckets.take("a", later), buckets.take("a", later)], [Ok(()), Ok(())]);
+        assert!(buckets.take("a", later).is_err());
+    }
+
+    #[test]
+    fn an_address_is_a_network_in_ipv6_and_itself_in_ipv4() {
+        for (one, other, same) in [
+            ("192.0.2.7", "192.0.2.7", true),
+            ("192.0.2.7", "192.0.2.8", false),
+            ("::ffff:192.0.2.7", "192.0.2.7", true),
+            ("::ffff:192.0.2.7", "::ffff:192.0.2.8", false),
+            ("2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff", true),
+            ("2001:db8:1:2::1", "2001:db8:1:3::1", false),
+            ("::1", "127.0.0.1", false),
+        ] {
+            let [a, b] = [one, other].map(|text| network(text.parse().unwrap()));
+            assert_eq!(a == b, same, "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn guesses_are_counted_by_address_and_only_where_there_is_one() {
+        let guesses = Some(Rate::per_minute(1, None));
+        let rates = Rates::new(&Params { per_token: None, per_user: None, guesses });
+        let (home, office) = ("192.0.2.7".parse().ok(), "192.0.2.8".parse().ok());
+        rates.guess(home).unwrap().give_back();
+        rates.guess(home).unwrap();
+        assert!(rates.guess(home).unwrap_err().wait > seconds(50));
+        rates.guess(office).unwrap();
+        for _ in 0..9 {
+            rates.guess(None).unwrap().give_back();
+        }
     }
 
     #[test]

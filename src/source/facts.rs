@@ -61,6 +61,14 @@ where
         Self { found, nothing }
     }
 
+    /// Whether something is kept about `key` at this moment, and if so, whether there is something to it.
+    pub(super) fn recall(&self, key: &K) -> Option<bool> {
+        if self.found.contains_key(key) {
+            return Some(true);
+        }
+        self.nothing.contains_key(key).then_some(false)
+    }
+
     /// What is known about `key`; where that is not known, `ask` finds it out. Whoever asks first asks
     /// for all; if he leaves before the answer is there, the next one asks anew.
     pub(super) async fn know(
@@ -133,9 +141,11 @@ mod tests {
         let (facts, count) = (facts(), AtomicUsize::new(0));
         for (key, answer, times) in [(1, Ok(Some("a")), 1), (2, Ok(None), 1), (3, Err(Unavailable), 5)] {
             count.store(0, Ordering::Relaxed);
+            assert_eq!(facts.recall(&key), None);
             for _ in 0..5 {
                 assert_eq!(facts.know(key, asked(&count, answer)).await, answer);
             }
+            assert_eq!(facts.recall(&key), answer.ok().map(|found| found.is_some()));
             assert_eq!(count.load(Ordering::Relaxed), times, "{answer:?}");
         }
     }

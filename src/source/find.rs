@@ -21,6 +21,16 @@ impl Finder {
         Self(Arc::new(Ways { trial: Trial::new(parallel_trials), lookup }))
     }
 
+    /// Whether an answer would have to be worked out for a token that nobody is known to have, as each
+    /// token is at first, and each guess. What is known costs nothing, and a token that was found once is no guess.
+    pub fn is_stranger(&self, question: &Question, generation: Generation, credential: &Credential<'_>) -> bool {
+        match (question, &self.0.lookup) {
+            (Question::Bcrypt(candidates), _) => self.0.trial.is_stranger(candidates, credential),
+            (Question::Lookup(digest), Some(lookup)) => lookup.is_stranger(generation, digest),
+            (Question::Lookup(_), None) => false,
+        }
+    }
+
     /// Answers the question that the directory of `generation` has about `credential`.
     pub async fn find(&self, question: Question, generation: Generation, credential: &Credential<'_>) -> Finding {
         match (question, &self.0.lookup) {

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use moka::Expiry;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -46,6 +48,8 @@ pub(super) struct Lookup {
     /// By generation, too: an answer that was long in coming counts only for the state of things in
     /// which it was asked for.
     facts: Facts<(Generation, TokenDigest), Arc<Grant>>,
+    /// The digests that the source knew when it was asked last, however long ago.
+    met: Cache<TokenDigest, ()>,
     asking: Semaphore,
     troubles: Arc<Troubles>,
 }
@@ -63,6 +67,7 @@ impl Lookup {
             client: Client::new(&params.client),
             policy: Arc::clone(policy),
             facts: Facts::new(bounds),
+            met: Cache::builder().max_capacity(params.capacity).eviction_policy(EvictionPolicy::lru()).build(),
             asking: Semaphore::new(params.parallel),
             troubles: Arc::clone(troubles),
         }
@@ -77,11 +82,20 @@ impl Lookup {
         }
     }
 
+    /// Whether the source would have to be asked about a digest that it is not known to know.
+    pub(super) fn is_stranger(&self, generation: Generation, digest: &TokenDigest) -> bool {
+        self.facts.recall(&(generation, *digest)).is_none() && !self.met.contains_key(digest)
+    }
+
     async fn ask(&self, digest: &TokenDigest) -> Result<Option<Arc<Grant>>, Unavailable> {
         let answer = self.fetch(digest).await;
         match answer {
             Ok(found) => {
                 self.troubles.at_peace(Voice::List);
+                match &found {
+                    Some(_) => self.met.insert(*digest, ()),
+                    None => self.met.invalidate(digest),
+                }
                 Ok(found)
             }
             Err(problems) => {

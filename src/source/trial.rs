@@ -45,6 +45,19 @@ impl Trial {
         }
     }
 
+    /// Whether a hash would have to be tried for a token that matches none that is known.
+    pub(super) fn is_stranger(&self, candidates: &[Arc<Grant>], credential: &Credential<'_>) -> bool {
+        let digest = credential.digest();
+        let hashes = candidates.iter().filter_map(|grant| grant.bcrypt());
+        let mut verdicts = hashes.map(|hash| self.verdicts.recall(&(digest, hash.clone())));
+        let mut untried = false;
+        let matches = verdicts.any(|verdict| {
+            untried |= verdict.is_none();
+            verdict == Some(true)
+        });
+        untried && !matches
+    }
+
     /// Which of these records the token was hashed for.
     pub(super) async fn find(&self, candidates: &[Arc<Grant>], credential: &Credential<'_>) -> Finding {
         let digest = credential.digest();

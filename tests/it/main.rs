@@ -20,6 +20,7 @@ mod demo;
 mod documentation;
 mod endings;
 mod first_light;
+mod guesses;
 mod harness;
 mod headers;
 mod http2;

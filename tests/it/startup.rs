@@ -80,7 +80,7 @@ fn every_mistake_of_a_configuration_is_reported_at_once() {
         "patgate.toml",
         "listn = \"127.0.0.1:0\"\nupstream = \"ftp://localhost\"\nadmin = 5\nworkers = 0\n\
          allowed_origins = [\"app.test\"]\n[timeouts]\ndrain = \"soon\"\n[limits]\nbody = \"much\"\n\
-         [identity]\nuser = \"Authorization\"\n[nonsense]\n[rate]\nburst = 9\n[tokens]\nfile = \"tokens.toml\"\n",
+         [identity]\nuser = \"Authorization\"\n[nonsense]\n[rate]\nburst = 9\nguesses = 0\n[tokens]\nfile = \"tokens.toml\"\n",
     );
     let said = refused(&folder);
     let expected = [
@@ -94,6 +94,7 @@ fn every_mistake_of_a_configuration_is_reported_at_once() {
         "patgate.toml:11:8: identity.user:",
         "patgate.toml:12:2: nonsense: unknown key",
         "patgate.toml:14:9: rate.burst: limits nothing by itself",
+        "patgate.toml:15:11: rate.guesses: `0` is no number",
     ];
     assert_names(&said, &expected);
     assert_eq!(said.lines().count(), expected.len(), "each mistake once: {said}");

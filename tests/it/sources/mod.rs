@@ -64,13 +64,14 @@ fn list(records: &[String]) -> String {
     format!(r#"{{"tokens":[{}]}}"#, records.join(","))
 }
 
-/// Starts the proxy with these lines in `[tokens]`.
+/// Starts the proxy with these lines in `[tokens]`. Guesses come as fast as they like: what holds without a
+/// limit on them must hold by itself.
 fn serve(folder: &Folder, upstream: &Origin, tokens: &str) -> Proxy {
     folder.write(
         "patgate.toml",
         &format!(
             "listen = \"127.0.0.1:0\"\nupstream = \"{}\"\nadmin = \"127.0.0.1:0\"\nworkers = 1\n\
-             [audit]\npath = \"audit.jsonl\"\n[tokens]\n{tokens}\n",
+             [audit]\npath = \"audit.jsonl\"\n[rate]\nguesses = \"off\"\n[tokens]\n{tokens}\n",
             upstream.url()
         ),
     );
