@@ -1,0 +1,11 @@
+//! What MCP says in a body: its messages, the headers that repeat them, lists, and the events of a stream.
+
+pub mod headers;
+mod json;
+mod list;
+mod message;
+pub mod sse;
+
+pub use json::{JsonError, Reader};
+pub use list::{Item, Lists};
+pub use message::{Body, Call, Kind, MAX_BATCH, MAX_DEPTH, MAX_NAME, META_VERSION, Message, Unreadable};
