@@ -78,10 +78,18 @@ impl From<Problem> for Problems {
 /// A parsed file and the mistakes found in it so far.
 #[derive(Debug)]
 pub struct Document<'t> {
-    file: PathBuf,
+    file: &'t Path,
     text: &'t str,
     root: Spanned<DeTable<'t>>,
-    problems: RefCell<Vec<Problem>>,
+    mistakes: RefCell<Vec<Mistake>>,
+}
+
+/// A mistake by its place in the text, in bytes; line and column are counted when all are known.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Mistake {
+    at: usize,
+    key: String,
+    message: String,
 }
 
 impl<'t> Document<'t> {
@@ -89,18 +97,14 @@ impl<'t> Document<'t> {
     ///
     /// # Errors
     /// Every syntax error, with its line and column.
-    pub fn parse(file: &Path, text: &'t str) -> Result<Self, Problems> {
+    pub fn parse(file: &'t Path, text: &'t str) -> Result<Self, Problems> {
         let (root, errors) = DeTable::parse_recoverable(text);
-        let document = Self { file: file.to_owned(), text, root, problems: RefCell::default() };
+        let document = Self { file, text, root, mistakes: RefCell::default() };
         for error in errors {
             let message = format!("not TOML: {}", error.message().replace('\n', ", "));
             document.report(error.span().unwrap_or(0..0), String::new(), message);
         }
-        match document.problems.borrow().as_slice() {
-            [] => {}
-            found => return Err(Problems(found.to_vec())),
-        }
-        Ok(document)
+        if document.mistakes.borrow().is_empty() { Ok(document) } else { Err(document.problems()) }
     }
 
     /// Parses JSON as the table that TOML would write it as; `null` is an absent key. Messages then
@@ -108,12 +112,12 @@ impl<'t> Document<'t> {
     ///
     /// # Errors
     /// It is not JSON, or not an object.
-    pub fn parse_json(file: &Path, json: &[u8]) -> Result<Self, Problems> {
+    pub fn parse_json(file: &'t Path, json: &[u8]) -> Result<Self, Problems> {
         let broken = |message: String| Problems::from(Problem::in_file(file, message));
         let value = serde_json::from_slice(json).map_err(|error| broken(format!("not JSON: {error}")))?;
         match from_json(value) {
             Some(DeValue::Table(table)) => {
-                Ok(Self { file: file.to_owned(), text: "", root: nowhere(table), problems: RefCell::default() })
+                Ok(Self { file, text: "", root: nowhere(table), mistakes: RefCell::default() })
             }
             _ => Err(broken("not a JSON object: write {\"tokens\": […]}".to_owned())),
         }
@@ -129,25 +133,31 @@ impl<'t> Document<'t> {
     /// # Errors
     /// The mistakes.
     pub fn finish(self) -> Result<(), Problems> {
-        let mut problems = self.problems.into_inner();
-        problems.sort();
-        problems.dedup();
-        if problems.is_empty() { Ok(()) } else { Err(Problems(problems)) }
+        let problems = self.problems();
+        if problems.0.is_empty() { Ok(()) } else { Err(problems) }
     }
 
     fn report(&self, span: Range<usize>, key: String, message: impl Into<String>) {
-        let start = span.start.min(self.text.len());
-        let before = self.text.get(..start).unwrap_or_default();
-        let position = (!self.text.is_empty()).then(|| {
-            let line = before.matches('\n').count() + 1;
-            (line, before.rsplit('\n').next().unwrap_or_default().chars().count() + 1)
-        });
-        self.problems.borrow_mut().push(Problem {
-            file: Some(self.file.clone()),
-            position,
-            key,
-            message: message.into(),
-        });
+        self.mistakes.borrow_mut().push(Mistake { at: span.start.min(self.text.len()), key, message: message.into() });
+    }
+
+    /// All mistakes in the order of the file, each once. Lines are counted in one pass, for a file may be
+    /// large and wrong in every record.
+    fn problems(&self) -> Problems {
+        let mut mistakes = self.mistakes.take();
+        mistakes.sort();
+        mistakes.dedup();
+        let (mut line, mut start, mut counted) = (1, 0, 0);
+        let place = |Mistake { at, key, message }| {
+            let passed = self.text.get(counted..at).unwrap_or_default();
+            line += passed.matches('\n').count();
+            start = passed.rfind('\n').map_or(start, |end| counted + end + 1);
+            counted = at;
+            let column = || self.text.get(start..at).unwrap_or_default().chars().count() + 1;
+            let position = (!self.text.is_empty()).then(|| (line, column()));
+            Problem { file: Some(self.file.to_owned()), position, key, message }
+        };
+        Problems(mistakes.into_iter().map(place).collect())
     }
 }
 
@@ -201,7 +211,7 @@ pub struct Table<'a> {
 
 impl<'a> Table<'a> {
     fn new(document: &'a Document<'a>, entries: &'a DeTable<'a>, span: Range<usize>, name: Name<'a>) -> Self {
-        Self { document, entries, span, name, asked: RefCell::default(), found: Cell::new(0) }
+        Self { document, entries, span, name, asked: RefCell::new(Vec::with_capacity(16)), found: Cell::new(0) }
     }
 
     /// The full name of a key of this table, or of the table itself for an empty key.

@@ -3,7 +3,9 @@
 mod digest;
 mod lifetime;
 mod list;
+mod parts;
 mod plaintext;
+mod read;
 mod value;
 
 pub use digest::{BcryptHash, BuildDigestHasher, DigestError, TokenDigest, TokenHash};
