@@ -39,6 +39,8 @@ pub(super) struct Page<'t> {
     lines: Lines<'t>,
     root: DeTable<'t>,
     changes: Vec<Change>,
+    /// New records, which stand behind all that is changed in those before them.
+    added: Vec<Change>,
 }
 
 /// One record and its place: its header, or all of it if it is written inline.
@@ -69,7 +71,7 @@ impl<'t> Page<'t> {
     /// Takes a text that is valid TOML; in any other there is little to change.
     pub(super) fn new(text: &'t str) -> Self {
         let (root, _) = DeTable::parse_recoverable(text);
-        Self { text, lines: Lines(text), root: root.into_inner(), changes: Vec::new() }
+        Self { text, lines: Lines(text), root: root.into_inner(), changes: Vec::new(), added: Vec::new() }
     }
 
     pub(super) fn has(&self, section: Section, id: &str) -> bool {
@@ -85,8 +87,8 @@ impl<'t> Page<'t> {
 
     /// Adds records after the last one of their kind, in the form that it has.
     pub(super) fn add(&mut self, section: Section, records: &[Fields]) {
-        let changes = self.adding(section, records);
-        self.changes.extend(changes);
+        let added = self.adding(section, records);
+        self.added.extend(added);
     }
 
     /// Takes a record out, together with the remark right above it. A list of which nothing is left
@@ -98,7 +100,8 @@ impl<'t> Page<'t> {
 
     /// The text with all changes in it.
     pub(super) fn changed(mut self) -> String {
-        // pieces for one place stay in the order in which they came
+        // pieces for one place stay in this order, and else in the order in which they came
+        self.changes.append(&mut self.added);
         self.changes.sort_by_key(|(range, _)| range.start);
         let mut text = String::with_capacity(self.text.len() + 512);
         let mut done = 0;
@@ -337,6 +340,20 @@ mod tests {
             ("tokens = [] # none\n", "tokens = [{ id = \"b\", user = \"bob\" }] # none\n".to_owned()),
         ] {
             assert_eq!(changed(before, add), after, "{before:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_set_after_a_record_was_added_still_belongs_to_its_own() {
+        for before in ["[[tokens]]\nid = 'a'", "[[tokens]]\nid = 'a'\n", "tokens = [{id='a'}]\n"] {
+            let after = changed(before, |page| {
+                page.add(Section::Tokens, &[vec![("id", text("b"))]]);
+                page.set(Section::Tokens, "a", "name", &text("old"));
+            });
+            let page = Page::new(&after);
+            let named: Vec<_> =
+                page.records(Section::Tokens).map(|record| record.entries.contains_key("name")).collect();
+            assert_eq!(named, [true, false], "{after}");
         }
     }
 
