@@ -161,14 +161,20 @@ impl Directory {
         }
     }
 
-    /// Judges a permit again, for what it let in may still be going on. An outage ends nothing that was
-    /// in order when it began.
+    /// Judges a permit again, for what it let in may still be going on, and returns what holds for its
+    /// token now. Where that cannot be known here, it is what was `known` of it last: an outage ends
+    /// nothing that was in order when it began.
     ///
     /// # Errors
     /// The token, its user or a right of it is gone since.
-    pub fn review(&self, permit: &Permit, now: Timestamp) -> Result<(), Denial> {
+    pub fn review<'g>(
+        &'g self,
+        permit: &Permit,
+        known: &'g Arc<Grant>,
+        now: Timestamp,
+    ) -> Result<&'g Arc<Grant>, Denial> {
         let grant = match &self.known {
-            Known::Nothing | Known::Elsewhere => permit.grant(),
+            Known::Nothing | Known::Elsewhere => known,
             Known::List(table) => match table.current(permit) {
                 Some(grant) => grant,
                 None => return Err(Denial::new(Reason::UnknownToken, Some(permit.grant()))),
@@ -178,7 +184,7 @@ impl Directory {
         match denied.or_else(|| self.objection(grant, now)) {
             Some(reason) => Err(Denial::new(reason, Some(grant))),
             None if grant.lacks_a_right_of(permit.grant()) => Err(Denial::new(Reason::InsufficientScope, Some(grant))),
-            None => Ok(()),
+            None => Ok(grant),
         }
     }
 

@@ -23,7 +23,8 @@ impl Permit {
         Self { grant: Arc::clone(grant), digest, generation }
     }
 
-    pub(super) fn digest(&self) -> &TokenDigest {
+    /// The SHA-256 of the token that was sent.
+    pub fn digest(&self) -> &TokenDigest {
         &self.digest
     }
 

@@ -49,6 +49,9 @@ pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
             let drain = house.drain.clone();
             tokio::spawn(last_used.keep(async move { drain.reached(Phase::Over).await }))
         });
+        if matches!(config.source.origin, Origin::Lookup(_)) {
+            tokio::spawn(proxy::renew(Arc::clone(&house.streams), published.finder.clone()));
+        }
         let streams = Arc::clone(&house.streams);
         let reload = house.reload.clone();
         tokio::spawn(async move {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::streams::{Streams, Watched};
+use super::streams::{Leash, Streams, Watched};
 use super::upstream::Lease;
 use crate::access::Permit;
 use crate::audit::OpenRecord;
@@ -159,7 +159,7 @@ struct Relay {
     ended: Option<Ended>,
     permit: Permit,
     streams: Arc<Streams>,
-    /// From the first wait for the upstream on.
+    /// From the first look that did not bring the end on.
     watched: Option<Watched>,
 }
 
@@ -213,6 +213,14 @@ impl Outgoing {
             Kind::Relay(relay) => relay.request.is_whole(),
         }
     }
+
+    /// Where to see that the answer has been cut, once it is watched.
+    pub fn leash(&self) -> Option<&Leash> {
+        match &self.0 {
+            Kind::Own(_) => None,
+            Kind::Relay(relay) => relay.watched.as_ref().map(Watched::leash),
+        }
+    }
 }
 
 impl Relay {
@@ -224,11 +232,14 @@ impl Relay {
         }
     }
 
-    /// The client loses its answer and the upstream its connection, both at once.
-    fn cut(&mut self, ended: Ended) {
+    /// Whether the answer has to end: then the client loses it and the upstream its connection, both at
+    /// once. From here on it is watched, for nobody knows when the next look will be.
+    fn is_cut(&mut self, cx: &Context<'_>) -> bool {
+        let watched = self.watched.get_or_insert_with(|| self.streams.watch(&self.permit));
+        let Some(ended) = watched.poll_cut(cx) else { return false };
         self.ended = Some(ended);
         self.lease = None;
-        self.watched = None;
+        true
     }
 }
 
@@ -242,25 +253,25 @@ impl Body for Outgoing {
             Kind::Relay(relay) => relay,
         };
         loop {
-            if let Some(ended) = relay.watched.as_ref().and_then(|watched| watched.poll_cut(cx)) {
-                relay.cut(ended);
+            if relay.watched.is_some() && relay.is_cut(cx) {
                 return Poll::Ready(Some(Err(BrokenOff::Cut)));
             }
             let Poll::Ready(frame) = Pin::new(&mut relay.body).poll_frame(cx) else {
-                if relay.watched.is_some() {
-                    return Poll::Pending;
+                if relay.watched.is_none() && relay.is_cut(cx) {
+                    return Poll::Ready(Some(Err(BrokenOff::Cut)));
                 }
-                relay.watched = Some(relay.streams.watch(&relay.permit));
-                continue;
+                return Poll::Pending;
             };
             match frame {
                 Some(Ok(frame)) => {
                     // an upstream's trailers have no meaning in MCP and are not passed on
                     let Ok(data) = frame.into_data() else { continue };
-                    relay.bytes += data.len() as u64;
                     if relay.body.is_end_stream() {
                         relay.complete();
+                    } else if relay.watched.is_none() && relay.is_cut(cx) {
+                        return Poll::Ready(Some(Err(BrokenOff::Cut)));
                     }
+                    relay.bytes += data.len() as u64;
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Some(Err(error)) => {
@@ -299,7 +310,8 @@ impl Drop for Relay {
             facts.bytes_in = self.request.bytes();
             facts.bytes_out = self.bytes;
         });
-        if let Some(ended) = self.ended {
+        // one that was cut while nobody asked for more of it does not know yet
+        if let Some(ended) = self.ended.or_else(|| self.watched.as_ref().and_then(Watched::ended)) {
             record.close(ended);
         }
     }

@@ -1,7 +1,6 @@
 //! Answers that are still open, so that they end when the right to them does.
 //!
-//! An answer is watched from the moment at which it first has to wait for the upstream; most never
-//! do. Whoever puts a new directory into force has every watched answer reviewed, and an answer that
+//! An answer is watched from the moment at which it turns out not to be there at once. Whoever puts a new directory into force has every watched answer reviewed, and an answer that
 //! comes to be watched reviews itself if the directory has changed since its permit was given: between
 //! the two, none is missed.
 
@@ -14,7 +13,8 @@ use arc_swap::ArcSwap;
 use atomic_waker::AtomicWaker;
 use jiff::Timestamp;
 
-use crate::access::{Denial, Directory, Permit};
+use crate::access::{Denial, Directory, Finding, Grant, Permit};
+use crate::token::TokenDigest;
 use crate::verdict::{Ended, Reason};
 
 /// All open answers of the process.
@@ -27,8 +27,10 @@ pub struct Streams {
 
 /// One open answer, as its reviewers see it.
 #[derive(Debug)]
-struct Handle {
+pub(super) struct Handle {
     permit: Permit,
+    /// What is known of the token by now.
+    grant: ArcSwap<Grant>,
     cut: AtomicU8,
     waker: AtomicWaker,
 }
@@ -59,7 +61,7 @@ impl Streams {
 
     /// Ends every answer whose token has come to its end by itself.
     pub fn expire(&self, now: Timestamp) {
-        let is_due = |handle: &Handle| handle.permit.grant().expires_at().is_some_and(|end| end <= now);
+        let is_due = |handle: &Handle| handle.grant.load().expires_at().is_some_and(|end| end <= now);
         let due: Vec<_> = self.lock().values().filter(|handle| is_due(handle)).cloned().collect();
         for handle in due {
             handle.cut(EXPIRED);
@@ -72,20 +74,38 @@ impl Streams {
         if directory.generation() == permit.generation() {
             return Ok(());
         }
-        directory.review(permit, Timestamp::now())
+        directory.review(permit, permit.grant(), Timestamp::now()).map(|_| ())
+    }
+
+    /// The directory that is in force.
+    pub(super) fn directory(&self) -> Arc<Directory> {
+        self.directory.load_full()
+    }
+
+    /// All open answers by their tokens.
+    pub(super) fn by_token(&self) -> HashMap<TokenDigest, Vec<Arc<Handle>>> {
+        let mut tokens = HashMap::<_, Vec<_>>::new();
+        for handle in self.lock().values() {
+            tokens.entry(*handle.permit.digest()).or_default().push(Arc::clone(handle));
+        }
+        tokens
     }
 
     /// Begins to watch an answer.
     pub(super) fn watch(self: &Arc<Self>, permit: &Permit) -> Watched {
-        let handle =
-            Arc::new(Handle { permit: permit.clone(), cut: AtomicU8::new(GOES_ON), waker: AtomicWaker::new() });
+        let handle = Arc::new(Handle {
+            permit: permit.clone(),
+            grant: ArcSwap::new(Arc::clone(permit.grant())),
+            cut: AtomicU8::new(GOES_ON),
+            waker: AtomicWaker::new(),
+        });
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.lock().insert(number, Arc::clone(&handle));
         let directory = self.directory.load();
         if directory.generation() != permit.generation() {
             handle.review(&directory, Timestamp::now());
         }
-        Watched { handle, number, streams: Arc::clone(self) }
+        Watched { leash: Leash(handle), number, streams: Arc::clone(self) }
     }
 
     /// A panic elsewhere leaves the map whole.
@@ -96,21 +116,57 @@ impl Streams {
 
 impl Handle {
     fn review(&self, directory: &Directory, now: Timestamp) {
-        if let Err(denial) = directory.review(&self.permit, now) {
-            self.cut(if denial.reason() == Reason::Expired { EXPIRED } else { REVOKED });
+        self.judge(directory, &self.grant.load_full(), now);
+    }
+
+    /// Takes in what was found out about the token anew. What cannot be found out ends nothing.
+    pub(super) fn renew(&self, directory: &Directory, finding: &Finding, now: Timestamp) {
+        match finding {
+            Finding::Found(grant) => self.judge(directory, grant, now),
+            Finding::Nobody => self.cut(REVOKED),
+            Finding::Unavailable => {}
+        }
+    }
+
+    fn judge(&self, directory: &Directory, known: &Arc<Grant>, now: Timestamp) {
+        match directory.review(&self.permit, known, now) {
+            Ok(grant) => self.grant.store(Arc::clone(grant)),
+            Err(denial) => self.cut(if denial.reason() == Reason::Expired { EXPIRED } else { REVOKED }),
+        }
+    }
+
+    fn ended(&self) -> Option<Ended> {
+        match self.cut.load(Ordering::Acquire) {
+            REVOKED => Some(Ended::Revoked),
+            EXPIRED => Some(Ended::Expired),
+            _ => None,
         }
     }
 
     fn cut(&self, why: u8) {
-        self.cut.store(why, Ordering::Release);
+        // the first reason counts
+        let _ = self.cut.compare_exchange(GOES_ON, why, Ordering::AcqRel, Ordering::Acquire);
         self.waker.wake();
+    }
+}
+
+/// An answer as whoever drives it sees it: the task in which its body was asked last, which is woken when
+/// the answer is cut.
+#[derive(Clone, Debug)]
+pub struct Leash(Arc<Handle>);
+
+impl Leash {
+    /// Whether the answer has to end. Its body says so by itself when it is asked; but nobody asks it as
+    /// long as the client takes nothing.
+    pub fn is_cut(&self) -> bool {
+        self.0.ended().is_some()
     }
 }
 
 /// An answer under watch, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Watched {
-    handle: Arc<Handle>,
+    leash: Leash,
     number: u64,
     streams: Arc<Streams>,
 }
@@ -118,12 +174,17 @@ pub(super) struct Watched {
 impl Watched {
     /// Why the answer has to end, if it has; otherwise its task is woken when that changes.
     pub(super) fn poll_cut(&self, cx: &Context<'_>) -> Option<Ended> {
-        self.handle.waker.register(cx.waker());
-        match self.handle.cut.load(Ordering::Acquire) {
-            REVOKED => Some(Ended::Revoked),
-            EXPIRED => Some(Ended::Expired),
-            _ => None,
-        }
+        self.leash.0.waker.register(cx.waker());
+        self.ended()
+    }
+
+    /// Why the answer has to end, as far as is known.
+    pub(super) fn ended(&self) -> Option<Ended> {
+        self.leash.0.ended()
+    }
+
+    pub(super) fn leash(&self) -> &Leash {
+        &self.leash
     }
 }
 

@@ -13,11 +13,12 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
 use super::drain::{Drain, Phase};
+use super::leash::{OpenAnswer, StreamExecutor, until_cut};
 use super::stream::{AnswerUnread, Stream, Transport};
 use crate::proxy::{Gate, Outgoing, Peer, close_unread};
 
@@ -84,16 +85,14 @@ async fn hear_preface(transport: &mut Transport, first: &mut BytesMut) -> Option
 async fn serve_http1(transport: Transport, first: BytesMut, peer: Peer, context: Arc<Service>) {
     let (answering, streaming) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let stream = Stream::new(transport, first, answer_unread(&context, peer, &answering)).looking_ahead(&streaming);
+    let answer = OpenAnswer::default();
     let service = service_fn(|request: Request<Incoming>| {
         let busy = Busy::new(&answering);
-        let (context, streaming) = (Arc::clone(&context), Arc::clone(&streaming));
+        let (context, streaming, answer) = (Arc::clone(&context), Arc::clone(&streaming), answer.clone());
         async move {
             let response = context.gate.handle(request, peer).await;
-            Ok::<_, Infallible>(response.map(|body| Answering {
-                body,
-                _busy: busy,
-                streaming: Streaming::Not(streaming),
-            }))
+            let streaming = Streaming::Not(streaming);
+            Ok::<_, Infallible>(response.map(|body| Answering { body, answer, _busy: busy, streaming }))
         }
     });
     let connection = http1::Builder::new()
@@ -105,11 +104,11 @@ async fn serve_http1(transport: Transport, first: BytesMut, peer: Peer, context:
     let mut connection = pin!(connection);
     tokio::select! {
         biased;
-        _ = connection.as_mut() => return,
+        () = until_cut(connection.as_mut(), &answer) => return,
         () = context.drain.reached(Phase::Draining) => connection.as_mut().graceful_shutdown(),
     }
     tokio::select! {
-        _ = connection.as_mut() => {}
+        () = until_cut(connection.as_mut(), &answer) => {}
         () = context.drain.reached(Phase::Over) => {}
     }
 }
@@ -119,18 +118,20 @@ async fn serve_http2(transport: Transport, first: BytesMut, peer: Peer, context:
     let stream = Stream::new(transport, first, Box::new(|_| None));
     let usage = Arc::new(Use::default());
     let (gate, using) = (Arc::clone(&context), Arc::clone(&usage));
+    let executor = StreamExecutor::default();
+    let opening = executor.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         using.requests.fetch_add(1, Ordering::AcqRel);
         let busy = Busy::new(&using.answering);
-        let context = Arc::clone(&gate);
+        let (context, answer) = (Arc::clone(&gate), opening.open());
         async move {
             let response = context.gate.handle(request, peer).await;
             let streaming = Streaming::Not(Arc::default());
-            Ok::<_, Infallible>(response.map(|body| Answering { body, _busy: busy, streaming }))
+            Ok::<_, Infallible>(response.map(|body| Answering { body, answer, _busy: busy, streaming }))
         }
     });
     let head = u32::try_from(context.limits.head).unwrap_or(u32::MAX);
-    let connection = http2::Builder::new(TokioExecutor::new())
+    let connection = http2::Builder::new(executor)
         .timer(TokioTimer::new())
         .max_concurrent_streams(context.limits.streams)
         .max_header_list_size(head)
@@ -220,6 +221,7 @@ impl Drop for Busy {
 #[derive(Debug)]
 struct Answering {
     body: Outgoing,
+    answer: OpenAnswer,
     _busy: Busy,
     streaming: Streaming,
 }
@@ -240,7 +242,12 @@ impl Body for Answering {
         {
             self.streaming = Streaming::Counted { _busy: Busy::new(count) };
         }
-        Pin::new(&mut self.body).poll_frame(cx)
+        let was_watched = self.body.leash().is_some();
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if !was_watched && let Some(leash) = self.body.leash() {
+            self.answer.begin(leash.clone());
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -249,5 +256,11 @@ impl Body for Answering {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.answer.end();
     }
 }

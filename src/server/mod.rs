@@ -3,6 +3,7 @@
 mod admin;
 mod connection;
 mod drain;
+mod leash;
 mod listener;
 mod stream;
 mod worker;

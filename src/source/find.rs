@@ -1,10 +1,12 @@
 //! Answers to what a directory cannot say by itself, for the gates of all workers.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::lookup::Lookup;
 use super::trial::Trial;
 use crate::access::{Credential, Finding, Generation, Question};
+use crate::token::TokenDigest;
 
 /// Finds out what a directory asks about a credential. All clones share what they know.
 #[derive(Clone, Debug)]
@@ -33,11 +35,18 @@ impl Finder {
 
     /// Answers the question that the directory of `generation` has about `credential`.
     pub async fn find(&self, question: Question, generation: Generation, credential: &Credential<'_>) -> Finding {
-        match (question, &self.0.lookup) {
-            (Question::Bcrypt(candidates), _) => self.0.trial.find(&candidates, credential).await,
-            (Question::Lookup(digest), Some(lookup)) => lookup.find(generation, digest).await,
+        match question {
+            Question::Bcrypt(candidates) => self.0.trial.find(&candidates, credential).await,
+            Question::Lookup(digest) => self.look_up(generation, digest).await.0,
+        }
+    }
+
+    /// What the source knows of one token, and until when that holds.
+    pub async fn look_up(&self, generation: Generation, digest: TokenDigest) -> (Finding, Option<Instant>) {
+        match &self.0.lookup {
+            Some(lookup) => lookup.find(generation, digest).await,
             // no directory asks this where there is no such source; if one did, nothing would be known
-            (Question::Lookup(_), None) => Finding::Unavailable,
+            None => (Finding::Unavailable, None),
         }
     }
 }

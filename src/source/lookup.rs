@@ -47,7 +47,8 @@ pub(super) struct Lookup {
     policy: Arc<Policy>,
     /// By generation, too: an answer that was long in coming counts only for the state of things in
     /// which it was asked for.
-    facts: Facts<(Generation, TokenDigest), Arc<Grant>>,
+    facts: Facts<(Generation, TokenDigest), Fact>,
+    ttl: Duration,
     /// The digests that the source knew when it was asked last, however long ago.
     met: Cache<TokenDigest, ()>,
     asking: Semaphore,
@@ -59,7 +60,7 @@ impl Lookup {
         let bounds = Bounds {
             capacity: params.capacity,
             nothing_capacity: params.negative_capacity,
-            expiry: WhileAlive { ttl: params.ttl },
+            expiry: WhileGood,
             nothing_ttl: Some(params.negative_ttl),
         };
         Self {
@@ -67,18 +68,20 @@ impl Lookup {
             client: Client::new(&params.client),
             policy: Arc::clone(policy),
             facts: Facts::new(bounds),
+            ttl: params.ttl,
             met: Cache::builder().max_capacity(params.capacity).eviction_policy(EvictionPolicy::lru()).build(),
             asking: Semaphore::new(params.parallel),
             troubles: Arc::clone(troubles),
         }
     }
 
-    /// What the source knows of a digest, now or a short while ago.
-    pub(super) async fn find(&self, generation: Generation, digest: TokenDigest) -> Finding {
+    /// What the source knows of a digest, now or a short while ago, and until when a token that it knows
+    /// need not be asked for again.
+    pub(super) async fn find(&self, generation: Generation, digest: TokenDigest) -> (Finding, Option<Instant>) {
         match self.facts.know((generation, digest), self.ask(&digest)).await {
-            Ok(Some(grant)) => Finding::Found(grant),
-            Ok(None) => Finding::Nobody,
-            Err(Unavailable) => Finding::Unavailable,
+            Ok(Some(Fact { grant, until })) => (Finding::Found(grant), Some(until)),
+            Ok(None) => (Finding::Nobody, None),
+            Err(Unavailable) => (Finding::Unavailable, None),
         }
     }
 
@@ -87,7 +90,7 @@ impl Lookup {
         self.facts.recall(&(generation, *digest)).is_none() && !self.met.contains_key(digest)
     }
 
-    async fn ask(&self, digest: &TokenDigest) -> Result<Option<Arc<Grant>>, Unavailable> {
+    async fn ask(&self, digest: &TokenDigest) -> Result<Option<Fact>, Unavailable> {
         let answer = self.fetch(digest).await;
         match answer {
             Ok(found) => {
@@ -96,7 +99,7 @@ impl Lookup {
                     Some(_) => self.met.insert(*digest, ()),
                     None => self.met.invalidate(digest),
                 }
-                Ok(found)
+                Ok(found.map(|grant| Fact { until: Instant::now() + good_for(&grant, self.ttl), grant }))
             }
             Err(problems) => {
                 self.troubles.complain(Voice::List, &problems);
@@ -126,17 +129,26 @@ impl Lookup {
     }
 }
 
-/// Answers hold for a while, but not past the end of the token: it may have been put off by then.
-struct WhileAlive {
-    ttl: Duration,
+/// What the source said about a token, and until when that holds.
+#[derive(Clone)]
+struct Fact {
+    grant: Arc<Grant>,
+    until: Instant,
 }
 
-impl Expiry<(Generation, TokenDigest), Arc<Grant>> for WhileAlive {
-    fn expire_after_create(&self, _: &(Generation, TokenDigest), grant: &Arc<Grant>, _: Instant) -> Option<Duration> {
-        let left = grant.expires_at().map(|end| end.duration_since(Timestamp::now()));
-        // of a token that has ended long ago nothing more is to be expected
-        let left = left.and_then(|left| Duration::try_from(left).ok()).filter(|left| !left.is_zero());
-        Some(left.map_or(self.ttl, |left| left.min(self.ttl)))
+/// Answers hold for a while, but not past the end of the token: it may have been put off by then.
+fn good_for(grant: &Grant, ttl: Duration) -> Duration {
+    let left = grant.expires_at().map(|end| end.duration_since(Timestamp::now()));
+    // of a token that has ended long ago nothing more is to be expected
+    let left = left.and_then(|left| Duration::try_from(left).ok()).filter(|left| !left.is_zero());
+    left.map_or(ttl, |left| left.min(ttl))
+}
+
+struct WhileGood;
+
+impl Expiry<(Generation, TokenDigest), Fact> for WhileGood {
+    fn expire_after_create(&self, _: &(Generation, TokenDigest), fact: &Fact, now: Instant) -> Option<Duration> {
+        Some(fact.until.saturating_duration_since(now))
     }
 }
 
@@ -215,7 +227,7 @@ mod tests {
     }
 
     async fn find(lookup: &Lookup, generation: u64) -> Option<bool> {
-        match lookup.find(Generation(generation), TokenDigest::of("opaque")).await {
+        match lookup.find(Generation(generation), TokenDigest::of("opaque")).await.0 {
             Finding::Found(grant) => Some(grant.expires_at().is_some()),
             Finding::Nobody => None,
             Finding::Unavailable => panic!("{:?}", lookup.troubles.told().load()),
@@ -254,13 +266,12 @@ mod tests {
 
     #[test]
     fn an_answer_does_not_outlive_its_token() {
-        let alive = WhileAlive { ttl: Duration::from_mins(1) };
         let kept = |expires_at: &str| {
             let digest = TokenDigest::of("opaque");
             let json = format!(r#"{{"tokens":[{{"id":"t1","hash":"{digest}","user":"alice"{expires_at}}}]}}"#);
             let list = TokenList::parse_json(Path::new("t.json"), json.as_bytes()).unwrap();
             let grant = access::fetched(&list, &Policy::default(), &digest).unwrap();
-            alive.expire_after_create(&(Generation(1), digest), &grant, Instant::now()).unwrap()
+            good_for(&grant, Duration::from_mins(1))
         };
         let ends = |at: Timestamp| kept(&format!(r#","expires_at":"{at}""#));
         let now = Timestamp::now();

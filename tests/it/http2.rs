@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::harness::{Folder, Keep, Origin, PATIENCE, Proxy, eventually};
+use crate::revocation::{await_standstill, flooding};
 use crate::stage::{Line, staged};
 
 /// A client with one connection. It goes on in the background, as a client does.
@@ -272,4 +273,32 @@ fn silent_connections_are_let_go_in_time() {
     let mut client = Client::to(&proxy);
     assert_eq!(client.ask(Request::get(proxy.url("/mcp"))).0.status, 401);
     eventually("the end of an unused connection", || client.sender.is_closed().then_some(()));
+}
+
+#[test]
+fn a_stream_that_its_client_does_not_read_is_cut_alone() {
+    let (origin, written) = flooding();
+    let folder = Folder::new();
+    let bobs = folder.token("bob", &[]);
+    let alices = folder.token("alice", &[]);
+    let proxy = folder.serve(&origin.url(), "");
+    let mut client = Client::to(&proxy);
+    let (_, asked) = client.begin(get(&proxy, &alices));
+    let mut unread = client.answer(asked).into_body();
+    await_standstill(&written);
+    let (_, asked) = client.begin(get(&proxy, &bobs));
+    let mut read = client.answer(asked).into_body();
+
+    let tokens = folder.read("tokens.toml");
+    folder.write("tokens.toml", &format!("{tokens}revoked_at = 2026-01-01T00:00:00Z\n"));
+    let record = &proxy.audit(1)[0];
+    assert_eq!((&record["user"], &record["ended"]), (&"alice".into(), &"revoked".into()));
+    assert_eq!(origin.closed().len(), 1);
+    while client.part(&mut unread).is_ok_and(|part| !part.is_empty()) {}
+    // everything that was on the way when the other one was cut, and more
+    let mut taken = 0;
+    while taken < 8 << 20 {
+        taken += client.part(&mut read).unwrap().len();
+    }
+    assert_eq!(proxy.audit_so_far().len(), 1);
 }

@@ -4,12 +4,14 @@
 use std::fs;
 use std::io::{BufReader, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Folder, Keep, Origin, Proxy, connect, eventually, read_chunk, read_head};
+use crate::harness::{Folder, Keep, Origin, Proxy, connect, eventually, get, read_chunk, read_head};
 
 /// An origin whose every answer is a stream with one event, and then silence.
-fn streaming() -> Origin {
+pub fn streaming() -> Origin {
     Origin::scripted(|_, stream| {
         let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
         stream.write_all(format!("{head}7\r\ndata: 0\r\n").as_bytes())?;
@@ -18,7 +20,7 @@ fn streaming() -> Origin {
 }
 
 /// Opens a stream and reads its first event.
-fn open(proxy: &Proxy, token: &str) -> BufReader<TcpStream> {
+pub fn open(proxy: &Proxy, token: &str) -> BufReader<TcpStream> {
     let mut stream = connect(&proxy.address);
     let request = format!("GET /mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {token}\r\n\r\n", proxy.address);
     stream.write_all(request.as_bytes()).unwrap();
@@ -29,7 +31,7 @@ fn open(proxy: &Proxy, token: &str) -> BufReader<TcpStream> {
 }
 
 /// Reads on until the stream ends, which must not look like a proper end; tells how long that took.
-fn time_to_cut(mut stream: BufReader<TcpStream>) -> Duration {
+pub fn time_to_cut(mut stream: BufReader<TcpStream>) -> Duration {
     let started = Instant::now();
     let end = read_chunk(&mut stream);
     assert!(end.is_err(), "a cut stream must not end cleanly: {end:?}");
@@ -126,6 +128,82 @@ fn a_stream_ends_when_its_token_expires() {
     assert_eq!(ask(&proxy, &token), 401);
     let audit = proxy.audit(2);
     assert_eq!((&audit[0]["ended"], &audit[1]["reason"]), (&"expired".into(), &"expired".into()));
+}
+
+#[test]
+fn a_stream_ends_when_its_token_comes_to_an_end_that_was_put_forward() {
+    let origin = streaming();
+    let folder = Folder::new();
+    let token = folder.token("alice", &["--expires", "never"]);
+    let proxy = folder.serve(&origin.url(), "");
+    let stream = open(&proxy, &token);
+    let id = &token["mcp_pat_".len()..][..10];
+    assert!(folder.run(&["token", "rotate", id, "--grace", "2s", "--tokens", "tokens.toml"]).status.success());
+    let took = time_to_cut(stream);
+    assert_eq!(proxy.audit(1)[0]["ended"], "expired");
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
+/// An origin that writes as much as it is let, and how much that was so far.
+pub fn flooding() -> (Origin, Arc<AtomicUsize>) {
+    let written = Arc::new(AtomicUsize::new(0));
+    let counting = Arc::clone(&written);
+    let origin = Origin::scripted(move |_, stream| {
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")?;
+        let chunk = format!("4000\r\n{}\r\n", "x".repeat(0x4000));
+        loop {
+            stream.write_all(chunk.as_bytes())?;
+            counting.fetch_add(0x4000, Ordering::Relaxed);
+        }
+    });
+    (origin, written)
+}
+
+/// Waits until nothing is taken any more.
+pub fn await_standstill(written: &AtomicUsize) {
+    let mut before = (0, Instant::now());
+    eventually("a standstill", || {
+        let now = written.load(Ordering::Relaxed);
+        if now != before.0 {
+            before = (now, Instant::now());
+        }
+        (now > 0 && before.1.elapsed() > Duration::from_millis(300)).then_some(())
+    });
+}
+
+#[test]
+fn a_client_that_does_not_read_loses_its_stream_just_as_soon() {
+    for (lifetime, expected) in [("90d", "revoked"), ("4s", "expired")] {
+        let (origin, written) = flooding();
+        let folder = Folder::new();
+        let token = folder.token("alice", &["--expires", lifetime]);
+        let expiry = Instant::now() + Duration::from_secs(4);
+        let proxy = folder.serve(&origin.url(), "");
+        let mut client = connect(&proxy.address);
+        client.write_all(get(&token, "").as_bytes()).unwrap();
+        await_standstill(&written);
+        assert!(proxy.audit_so_far().is_empty() && origin.closed().is_empty());
+        if expected == "revoked" {
+            amend(&folder, "revoked_at = 2026-01-01T00:00:00Z");
+        }
+        let due = if expected == "revoked" { Instant::now() } else { expiry };
+        eventually("the end of the upstream's connection", || (!origin.closed().is_empty()).then_some(()));
+        assert!(due.elapsed() < Duration::from_secs(1), "{expected}: {:?}", due.elapsed());
+        // what was on the way may still arrive, but no proper end
+        let mut reader = BufReader::new(client);
+        read_head(&mut reader);
+        let end = loop {
+            match read_chunk(&mut reader) {
+                Ok(Some(_)) => {}
+                end => break end,
+            }
+        };
+        assert!(end.is_err(), "{expected}: {end:?}");
+        let audit = proxy.last_audit();
+        let ends: Vec<_> = audit.iter().map(|record| record["ended"].as_str().unwrap()).collect();
+        assert_eq!(ends, [expected]);
+    }
 }
 
 #[test]

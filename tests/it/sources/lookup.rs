@@ -3,12 +3,13 @@
 use std::io::{self, Write};
 use std::net::TcpStream;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use patgate::token::TokenDigest;
 
 use super::{Source, answer, asks, assert_unavailable, audited, list, ok, readiness, record, serve, status};
-use crate::harness::{Folder, Keep, Origin, Proxy, Received, eventually};
+use crate::harness::{Folder, Keep, Origin, Proxy, Received, eventually, read_chunk};
+use crate::revocation::{open, streaming, time_to_cut};
 
 type Known = &'static [(&'static str, &'static str)];
 
@@ -32,12 +33,16 @@ fn hex(token: &str) -> String {
 /// Starts the proxy with more settings of the look-up, each with a comma before it.
 fn start(folder: &Folder, source: &Source, more: &str) -> (Proxy, Origin) {
     let upstream = Origin::plain();
+    (start_before(folder, source, &upstream, more), upstream)
+}
+
+fn start_before(folder: &Folder, source: &Source, upstream: &Origin, more: &str) -> Proxy {
     folder.write("revoked.txt", "");
     let lookup = format!(
         "lookup = {{ url = \"{}/pats/{{sha256}}\"{more} }}\ndeny_list = \"revoked.txt\"\npoll = \"100ms\"",
         source.origin.url()
     );
-    (serve(folder, &upstream, &lookup), upstream)
+    serve(folder, upstream, &lookup)
 }
 
 #[test]
@@ -219,4 +224,61 @@ fn a_flood_of_guesses_reaches_the_source_by_few_connections() {
     assert_eq!(received.len(), 401);
     let connections = received.iter().map(|request| request.connection).max().unwrap() + 1;
     assert!(connections <= 40, "{connections} connections for 401 questions, four at a time");
+}
+
+#[test]
+fn an_open_stream_ends_when_the_source_says_no_more_of_its_token_what_it_said() {
+    let ttl = Duration::from_secs(2);
+    let before: Known = &[("alices", r#","scopes":["a","b"]"#), ("bobs", "")];
+    for (change, expected) in [
+        (knows(&[("bobs", "")]), "revoked"),
+        (knows(&[("alices", r#","scopes":["a","b"],"revoked_at":"2026-01-01T00:00:00Z""#), ("bobs", "")]), "revoked"),
+        (knows(&[("alices", r#","scopes":["a"]"#), ("bobs", "")]), "revoked"),
+        (knows(&[("alices", r#","scopes":["a","b"],"expires_at":"2026-01-01T00:00:00Z""#), ("bobs", "")]), "expired"),
+    ] {
+        let source = Source::new(knows(before));
+        let folder = Folder::new();
+        let upstream = streaming();
+        let proxy = start_before(&folder, &source, &upstream, ", ttl = \"2s\"");
+        let asked = Instant::now();
+        let (alice, mut bob) = (open(&proxy, "alices"), open(&proxy, "bobs"));
+        source.does(change);
+        time_to_cut(alice);
+        assert!(asked.elapsed() < ttl + Duration::from_secs(1), "{:?}", asked.elapsed());
+        assert_eq!(proxy.audit(1)[0]["ended"], expected);
+        bob.get_ref().set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        assert_eq!(read_chunk(&mut bob).unwrap_err().kind(), io::ErrorKind::WouldBlock, "bob's stream must be open");
+    }
+}
+
+#[test]
+fn a_token_is_asked_for_again_once_however_many_streams_it_has() {
+    let source = Source::new(knows(&[("alices", "")]));
+    let folder = Folder::new();
+    let upstream = streaming();
+    let proxy = start_before(&folder, &source, &upstream, ", ttl = \"1s\"");
+    let started = Instant::now();
+    let streams: Vec<_> = (0..20).map(|_| open(&proxy, "alices")).collect();
+    eventually("four questions", || (source.asked() >= 4).then_some(()));
+    assert!(started.elapsed() > Duration::from_secs(3), "asked too often: {:?}", started.elapsed());
+    assert_eq!(upstream.closed().len(), 0);
+    drop(streams);
+}
+
+#[test]
+fn an_outage_of_the_source_ends_no_stream() {
+    let source = Source::new(knows(&[("alices", "")]));
+    let folder = Folder::new();
+    let upstream = streaming();
+    let proxy = start_before(&folder, &source, &upstream, ", ttl = \"1s\", timeout = \"500ms\"");
+    let mut stream = open(&proxy, "alices");
+    source.does(|_, _| Ok(Keep::Close));
+    let asked = source.asked();
+    eventually("questions in vain", || (source.asked() >= asked + 2).then_some(()));
+    stream.get_ref().set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert_eq!(read_chunk(&mut stream).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    // what the source says when it is back counts
+    source.does(knows(&[]));
+    stream.get_ref().set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    time_to_cut(stream);
 }
