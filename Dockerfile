@@ -1,9 +1,12 @@
-# A static binary in an empty image. The bases can be pinned by digest:
-#   docker build --build-arg RUST_IMAGE=rust:1.95-alpine@sha256:… -t patgate .
+# A static binary in an empty image.
+#
+# The base has a tag here, which its publisher may move. Pin it to what you have looked at:
+#   docker build --build-arg RUST_IMAGE=rust:1.95-alpine@sha256:<digest> -t patgate .
+# where the digest is what `docker buildx imagetools inspect rust:1.95-alpine` names. The last stage has no base.
 ARG RUST_IMAGE=rust:1.95-alpine
 
+# hadolint ignore=DL3006
 FROM ${RUST_IMAGE} AS build
-RUN apk add --no-cache musl-dev ca-certificates
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY src ./src
@@ -11,17 +14,22 @@ COPY src ./src
 RUN cargo build --release --locked --bin patgate
 
 FROM scratch
+ARG VERSION=0.1.0
+ARG REVISION=unknown
 LABEL org.opencontainers.image.title="patgate" \
       org.opencontainers.image.description="An authentication sidecar that puts a lock on any MCP server" \
-      org.opencontainers.image.licenses="Apache-2.0"
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
 # the certificate authorities that an https upstream is checked against
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /src/target/release/patgate /patgate
 USER 65532:65532
-# the proxy; health is told on 9090
+# 8080: the proxy; 9090: health and metrics
 EXPOSE 8080 9090
 # a sidecar is reached from outside its pod, so it listens on every address; health stays reachable for probes
 ENV PATGATE_LISTEN=0.0.0.0:8080 PATGATE_ADMIN=0.0.0.0:9090
 ENTRYPOINT ["/patgate"]
-# settings come by PATGATE_CONFIG, PATGATE_UPSTREAM and PATGATE_TOKENS, or as arguments
+# settings come by PATGATE_CONFIG, PATGATE_UPSTREAM and PATGATE_TOKENS, or as arguments; nothing is written but the
+# audit log on standard output, so every mount can be read-only
 CMD ["serve"]

@@ -17,6 +17,7 @@ mod configuration;
 mod connections;
 mod credentials;
 mod demo;
+mod deployment;
 mod documentation;
 mod endings;
 mod first_light;

@@ -1,0 +1,61 @@
+//! The files that an operator copies: each is held to the schema or the checker of what reads it, and its values
+//! to the program.
+
+mod image;
+mod kubernetes;
+mod services;
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use crate::harness::{Folder, patgate};
+use crate::installed::repository;
+
+/// A file below `config/`.
+fn config(name: &str) -> String {
+    std::fs::read_to_string(repository().join("config").join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// What a checker prints; it must be content.
+fn content(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{command:?}\n{text}{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+/// The same of a checker that reads standard input.
+fn content_with(command: &mut Command, input: &str) -> String {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(input.as_bytes()).unwrap();
+    std::io::Seek::rewind(&mut file).unwrap();
+    content(command.stdin(Stdio::from(file)))
+}
+
+/// Checks a configuration of a deployment, with the files that it finds there under `/etc/patgate`.
+fn check_configuration(text: &str) {
+    let folder = Folder::new();
+    for name in ["tokens", "source"] {
+        std::fs::create_dir(folder.path(name)).unwrap();
+    }
+    folder.token("alice", &[]);
+    std::fs::rename(folder.path("tokens.toml"), folder.path("tokens/tokens.toml")).unwrap();
+    folder.write("source/bearer", "a-bearer-token\n");
+    let here = folder.path("").display().to_string();
+    folder.write("patgate.toml", &text.replace("/etc/patgate/", &here));
+    let check = folder.run(&["check", "--config", "patgate.toml"]);
+    assert!(check.status.success(), "{text}\n{}", String::from_utf8_lossy(&check.stderr));
+}
+
+/// How long a configuration lets running requests finish, in seconds.
+fn drain(text: &str) -> u64 {
+    let table: toml::Table = text.parse().unwrap();
+    let drain = table["timeouts"]["drain"].as_str().unwrap();
+    drain.strip_suffix('s').unwrap().parse().unwrap()
+}
+
+/// Every variable that `patgate serve` knows.
+fn assert_is_a_variable(name: &str) {
+    let help = String::from_utf8(patgate().args(["serve", "--help"]).output().unwrap().stdout).unwrap();
+    assert!(help.contains(&format!("{name}=]")), "no variable {name}: {help}");
+}
