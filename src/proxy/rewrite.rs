@@ -1,6 +1,7 @@
 //! What changes on the way: who the client claims to be goes, who it is comes; what belongs to one
 //! connection stays on it.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -31,7 +32,7 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 pub(super) struct Rules {
     host: HeaderValue,
     path_prefix: Box<str>,
-    /// Lower-case, with `-` for `_`: the names by which an upstream might know a user.
+    /// [`normalised`]: the names by which an upstream might know a user.
     identity: Vec<Box<str>>,
     body_limit: u64,
 }
@@ -91,8 +92,7 @@ impl Rules {
     pub(super) fn request(&self, request: Request<Incoming>, permit: &Permit, hop: Hop<'_>) -> Result<Forward, Answer> {
         let (mut head, body) = request.into_parts();
         let body = Inbound::new(body, self.body_limit);
-        let public_host = head.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
-        let public_host = public_host.or_else(|| head.headers.get(HOST).cloned());
+        let public_host = public_host(&head.uri, &head.headers);
 
         if !is_plainly_framed(&head.headers) {
             return Err(answer::bad_framing());
@@ -151,9 +151,8 @@ impl Rules {
     }
 
     fn is_claim(&self, name: &HeaderName) -> bool {
-        // an upstream in a CGI tradition reads `_` and `-` as one
         let normal = normalised(name.as_str());
-        let respelt = name.as_str().contains('_') && !normal.starts_with("mcp-param-");
+        let respelt = !is_plain(name.as_str()) && !normal.starts_with("mcp-param-");
         respelt
             || normal.starts_with("x-forwarded-")
             || normal == FORWARDED.as_str()
@@ -164,6 +163,12 @@ impl Rules {
     }
 }
 
+/// The name under which the client called, without the user and password that may stand before it.
+fn public_host(uri: &Uri, headers: &HeaderMap) -> Option<HeaderValue> {
+    let named = uri.authority().and_then(|authority| authority.as_str().rsplit('@').next());
+    named.and_then(|host| HeaderValue::from_str(host).ok()).or_else(|| headers.get(HOST).cloned())
+}
+
 /// Whether nothing is lost when the framing is made anew: one length in digits at most, no coding but
 /// `chunked`.
 fn is_plainly_framed(headers: &HeaderMap) -> bool {
@@ -171,7 +176,8 @@ fn is_plainly_framed(headers: &HeaderMap) -> bool {
         let mut values = headers.get_all(name).iter();
         values.next().is_none_or(|value| fits(value.as_bytes())) && values.next().is_none()
     };
-    one(CONTENT_LENGTH, |value| value.iter().all(u8::is_ascii_digit))
+    // over HTTP/2 even an empty one gets here
+    one(CONTENT_LENGTH, |value| !value.is_empty() && value.iter().all(u8::is_ascii_digit))
         && one(TRANSFER_ENCODING, |value| value.eq_ignore_ascii_case(b"chunked"))
 }
 
@@ -249,9 +255,15 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Header names come in lower case from the parser.
-fn normalised(name: &str) -> std::borrow::Cow<'_, str> {
-    if name.contains('_') { name.replace('_', "-").into() } else { name.into() }
+/// Letters, digits and `-`. Header names come in lower case from the parser.
+fn is_plain(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+/// A name as upstreams in the tradition of CGI read it, who make one character of all that are no letters
+/// and no digits; most do so with `_` alone, some with `.` and the rest, too.
+fn normalised(name: &str) -> Cow<'_, str> {
+    if is_plain(name) { name.into() } else { name.replace(|c: char| !c.is_ascii_alphanumeric(), "-").into() }
 }
 
 /// Whether any reading of the path leaves the place where it starts: dot segments, plain or encoded,
@@ -293,6 +305,10 @@ mod tests {
             "Forwarded",
             "X-Real-IP",
             "X_Request_Id",
+            "X.Auth.User",
+            "x~auth!email",
+            "X.Forwarded.For",
+            "X.Any",
             "Authorization",
             "Expect",
             "Origin",
@@ -302,9 +318,10 @@ mod tests {
         }
         headers.insert("mcp-session-id", HeaderValue::from_static("kept"));
         headers.insert("x-authenticated", HeaderValue::from_static("kept"));
+        headers.insert("mcp-param-a_b.c", HeaderValue::from_static("kept"));
         rules.strip_claims(&mut headers);
         let left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
-        assert_eq!(left, ["mcp-session-id", "x-authenticated"]);
+        assert_eq!(left, ["mcp-session-id", "x-authenticated", "mcp-param-a_b.c"]);
     }
 
     #[test]
@@ -324,6 +341,15 @@ mod tests {
         }
         strip_hop_by_hop(&mut headers);
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
+    }
+
+    #[test]
+    fn the_public_host_is_the_targets_or_the_one_that_is_named_and_no_credentials() {
+        let headers: HeaderMap = [(HOST, HeaderValue::from_static("named:1"))].into_iter().collect();
+        let host = |target: &str| public_host(&target.parse().unwrap(), &headers).unwrap();
+        assert_eq!(host("/mcp"), "named:1");
+        assert_eq!(host("http://target:2/mcp"), "target:2");
+        assert_eq!(host("http://alice:secret@target/mcp"), "target");
     }
 
     #[test]

@@ -68,7 +68,9 @@ fn in_headers(headers: &HeaderMap) -> impl Iterator<Item = SessionKey> {
     headers.get_all(MCP_SESSION_ID).iter().map(|value| key(value.as_bytes()))
 }
 
+/// A bracket makes a list of the value for some parsers, and the list of one is as good as the value.
 fn is_session_name(name: &str) -> bool {
+    let name = name.split('[').next().unwrap_or_default();
     name.eq_ignore_ascii_case("sessionId") || name.eq_ignore_ascii_case("session_id")
 }
 
@@ -111,6 +113,8 @@ mod tests {
             "/message?x=1&session_id=a-b",
             "/message?%73essionId=a%2Db",
             "/message?SESSIONID=a-b&y",
+            "/message?sessionId[]=a-b",
+            "/message?session_id%5B0%5D=a-b",
             "/message?sessionId=other&sessionId=a-b",
         ] {
             assert!(!sessions.may_use(&of(target), "bob"), "{target}");

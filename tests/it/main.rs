@@ -24,6 +24,7 @@ mod first_light;
 mod guesses;
 mod harness;
 mod headers;
+mod hostile;
 mod http2;
 mod installed;
 mod lifecycle;
