@@ -34,7 +34,7 @@ impl Pages {
     pub(super) fn run(&self) -> Result<(), Exit> {
         let Some(folder) = &self.folder else {
             let mut page = Vec::new();
-            Man::new(Cli::command()).render(&mut page).map_err(Exit::failure)?;
+            Man::new(Cli::command().disable_help_subcommand(true)).render(&mut page).map_err(Exit::failure)?;
             return print::answer(String::from_utf8_lossy(&page));
         };
         let written = std::fs::create_dir_all(folder).and_then(|()| clap_mangen::generate_to(Cli::command(), folder));

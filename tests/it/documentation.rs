@@ -106,6 +106,7 @@ fn folder() -> Folder {
         folder.write(name, &certified.signing_key.serialize_pem());
     }
     folder.write("source.token", "a-bearer-token\n");
+    folder.configure("http://127.0.0.1:3000", "");
     folder
 }
 

@@ -28,6 +28,7 @@ mod hostile;
 mod http2;
 mod installed;
 mod lifecycle;
+mod manual;
 mod peers;
 mod rates;
 mod reload;
