@@ -13,8 +13,8 @@ use crate::document::Document;
 /// How a record begins that can be read by itself.
 const HEADER: &str = "[[tokens]]";
 
-/// Reads a file in parts, or returns `None` where that might tell anything else than [`whole`](super::read::whole), which
-/// is then asked instead.
+/// Reads a file in parts, or returns `None` where that might tell anything else than reading it as a whole,
+/// which is then done instead.
 ///
 /// A part that is TOML by itself leaves no value open at its end, so no cut went through one. Records
 /// only add to `tokens`, and nothing else may: so the order of parts is of no other importance.
@@ -47,8 +47,8 @@ pub(super) fn read(file: &Path, text: &str) -> Option<TokenList> {
 fn parts(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
-        let starts = rest.match_indices('\n').map(|(at, _)| at + 1);
-        let end = starts.into_iter().find(|at| rest.as_bytes().get(*at) == Some(&b'[')).unwrap_or(rest.len());
+        let mut starts = rest.match_indices('\n').map(|(at, _)| at + 1);
+        let end = starts.find(|at| rest.as_bytes().get(*at) == Some(&b'[')).unwrap_or(rest.len());
         let (part, after) = rest.split_at_checked(end)?;
         rest = after;
         (!part.is_empty()).then_some(part)
