@@ -1,7 +1,8 @@
 //! patgate: an authentication sidecar that puts a lock on any MCP server.
 //!
 //! The floors, from the ground up; imports run downward only, and a test holds them to it:
-//! `document` and `verdict`, `token`, `mcp` and `watch`, `access` and `tls`, `source` and `audit`, `proxy`, `server`, `config`, `cli`.
+//! `document` and `verdict`, `token`, `mcp`, `watch` and `metrics`, `access` and `tls`, `source` and `audit`, `proxy`,
+//! `server`, `config`, `cli`.
 
 pub mod access;
 pub mod audit;
@@ -9,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod document;
 pub mod mcp;
+pub mod metrics;
 pub mod proxy;
 pub mod server;
 pub mod source;

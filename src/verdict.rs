@@ -1,8 +1,12 @@
 //! The words of a verdict, as the audit record, the metrics and the documentation spell them.
 
+use serde::Serialize;
+use strum::{IntoStaticStr, VariantArray};
+
 /// How a request was judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr, Serialize, VariantArray)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Outcome {
     /// It was forwarded.
     Allowed,
@@ -13,8 +17,9 @@ pub enum Outcome {
 }
 
 /// Why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr, Serialize, VariantArray)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Reason {
     /// Nothing spoke against it.
     Ok,
@@ -80,8 +85,9 @@ impl Reason {
 }
 
 /// How the exchange ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr, Serialize, VariantArray)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Ended {
     /// The whole answer was handed over.
     Complete,
@@ -95,4 +101,28 @@ pub enum Ended {
     Expired,
     /// This process was told to stop.
     Drained,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The words of an enumeration in the log, and elsewhere.
+    fn words<T: VariantArray + Serialize>() -> Vec<(String, &'static str)>
+    where
+        &'static str: for<'t> From<&'t T>,
+    {
+        T::VARIANTS
+            .iter()
+            .map(|value| (serde_json::to_value(value).unwrap().as_str().unwrap().to_owned(), value.into()))
+            .collect()
+    }
+
+    #[test]
+    fn the_log_and_the_metrics_use_the_same_words() {
+        let words = [words::<Outcome>(), words::<Reason>(), words::<Ended>()].concat();
+        assert!(words.len() > 30, "{words:?}");
+        assert!(words.iter().all(|(log, metrics)| log == metrics), "{words:?}");
+        assert!(words.contains(&("insufficient_scope".to_owned(), "insufficient_scope")));
+    }
 }

@@ -17,6 +17,7 @@ use http::Request;
 use jiff::Timestamp;
 
 use super::record::{AuditRecord, Event, OpenRecord, RequestId};
+use crate::metrics::{Counter, Requests};
 use crate::verdict::{Ended, Reason};
 
 /// How long the writer lets records gather once it has woken up: fewer wake-ups, larger writes.
@@ -51,7 +52,9 @@ struct Shared {
     queue: Mutex<Queue>,
     filled: Condvar,
     capacity: usize,
+    accepted: Counter,
     lost: AtomicU64,
+    requests: Requests,
     draining: AtomicBool,
 }
 
@@ -75,7 +78,9 @@ impl AuditLog {
             queue: Mutex::default(),
             filled: Condvar::new(),
             capacity: params.queue,
+            accepted: Counter::default(),
             lost: AtomicU64::new(0),
+            requests: Requests::default(),
             draining: AtomicBool::new(false),
         });
         let writing = Arc::clone(&shared);
@@ -120,6 +125,21 @@ impl AuditLog {
         self.shared.draining.store(true, Ordering::Relaxed);
     }
 
+    /// What became of all requests.
+    pub fn requests(&self) -> &Requests {
+        &self.shared.requests
+    }
+
+    /// How many records were taken to be written.
+    pub fn accepted(&self) -> u64 {
+        self.shared.accepted.value()
+    }
+
+    /// How many records wait to be written.
+    pub fn queued(&self) -> usize {
+        self.shared.lock().records.len()
+    }
+
     /// How many records have been lost.
     pub fn lost(&self) -> u64 {
         self.shared.lost.load(Ordering::Relaxed)
@@ -137,6 +157,7 @@ impl AuditLog {
             return;
         }
         queue.records.push(record);
+        self.shared.accepted.inc();
         if queue.records.len() == 1 {
             drop(queue);
             self.shared.filled.notify_one();

@@ -189,12 +189,19 @@ pub struct OpenRecord {
     record: Option<AuditRecord>,
     request_id: RequestId,
     started: Instant,
+    answered: bool,
     log: AuditLog,
 }
 
 impl OpenRecord {
     pub(super) fn new(record: AuditRecord, log: AuditLog) -> Self {
-        Self { request_id: record.request_id.clone(), record: Some(record), started: Instant::now(), log }
+        Self {
+            request_id: record.request_id.clone(),
+            record: Some(record),
+            started: Instant::now(),
+            answered: false,
+            log,
+        }
     }
 
     /// The id of the request.
@@ -209,8 +216,19 @@ impl OpenRecord {
         }
     }
 
+    /// The head of the answer is there.
+    pub fn answered(&mut self) {
+        if let Some(record) = &self.record
+            && !self.answered
+        {
+            self.answered = true;
+            self.log.requests().answered(record.reason.outcome(), self.started.elapsed());
+        }
+    }
+
     /// Ends the record.
     pub fn close(mut self, ended: Ended) {
+        self.answered();
         self.submit(ended);
     }
 
@@ -218,6 +236,7 @@ impl OpenRecord {
         if let Some(mut record) = self.record.take() {
             record.ended = ended;
             record.duration = self.started.elapsed();
+            self.log.requests().ended(record.reason, ended, record.bytes_in, record.bytes_out);
             self.log.submit(record);
         }
     }

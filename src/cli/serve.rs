@@ -15,7 +15,7 @@ use super::{Exit, diagnostics};
 use crate::audit::{self, AuditLog};
 use crate::config::{Config, Overrides};
 use crate::proxy::{self, Gate, Rates, Sessions, Streams};
-use crate::server::{self, Admin, Drain, Health, Phase, Server};
+use crate::server::{self, Admin, Drain, Health, Phase, Scrape, Server};
 use crate::source::{Origin, Published, Source};
 use crate::watch::Reload;
 
@@ -26,6 +26,7 @@ const EXPIRY_TICK: Duration = Duration::from_millis(250);
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
+    let started_at = Timestamp::now();
     let config = Config::load(overrides)?;
     diagnostics::start();
     let mut source = Source::open(&config.source, &config.policy)?;
@@ -43,16 +44,23 @@ pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
                 certificates,
                 drain: house.drain.clone(),
             };
-            tokio::spawn(admin.serve(health));
+            let scrape = Scrape {
+                health,
+                proxy: house.shared.clone(),
+                connections: Arc::clone(house.server.counts()),
+                started_at,
+                token_ids: config.metrics_token_ids,
+            };
+            tokio::spawn(admin.serve(scrape));
         }
         let last_words = source.take_last_used().map(|last_used| {
             let drain = house.drain.clone();
             tokio::spawn(last_used.keep(async move { drain.reached(Phase::Over).await }))
         });
+        let streams = Arc::clone(&house.shared.streams);
         if matches!(config.source.origin, Origin::Lookup(_)) {
-            tokio::spawn(proxy::renew(Arc::clone(&house.streams), published.finder.clone()));
+            tokio::spawn(proxy::renew(Arc::clone(&streams), published.finder.clone()));
         }
-        let streams = Arc::clone(&house.streams);
         let reload = house.reload.clone();
         tokio::spawn(async move {
             source.follow(&reload, move |directory| streams.review(directory, Timestamp::now())).await;
@@ -95,9 +103,8 @@ pub(super) struct House {
     pub(super) drain: Drain,
     /// The operator's word that files are to be read again.
     reload: Reload,
-    streams: Arc<Streams>,
+    shared: proxy::Shared,
     runtime: Runtime,
-    audit: AuditLog,
     writer: audit::Writer,
     signals: Signals,
 }
@@ -122,17 +129,17 @@ impl House {
             Exit::failure(format!("cannot open the audit log {place}: {error}"))
         })?;
         let drain = Drain::default();
-        let streams = Arc::new(Streams::new(Arc::clone(&published.directory)));
         let shared = proxy::Shared {
             directory: Arc::clone(&published.directory),
             finder: published.finder.clone(),
-            streams: Arc::clone(&streams),
+            upstream: Arc::default(),
+            streams: Arc::new(Streams::new(Arc::clone(&published.directory))),
             sessions: Sessions::new(&proxy.sessions),
             rates: Rates::new(&proxy.rates),
-            audit: audit.clone(),
+            audit,
         };
         let server = Server::start(server, &drain, || Gate::new(proxy, &shared)).map_err(Exit::failure)?;
-        Ok(Self { server, drain, reload: Reload::default(), streams, runtime, audit, writer, signals })
+        Ok(Self { server, drain, reload: Reload::default(), shared, runtime, writer, signals })
     }
 
     /// Runs until a signal says stop, then drains. `begin` is called inside the runtime, at the start;
@@ -140,9 +147,9 @@ impl House {
     pub(super) fn run(self, begin: impl FnOnce(&Self) -> Option<JoinHandle<()>>) {
         let entered = self.runtime.enter();
         let last_words = begin(&self);
-        tokio::spawn(expire(Arc::clone(&self.streams)));
+        tokio::spawn(expire(Arc::clone(&self.shared.streams)));
         drop(entered);
-        let Self { server, drain, reload, streams: _, runtime, audit, writer, mut signals } = self;
+        let Self { server, drain, reload, shared: proxy::Shared { audit, .. }, runtime, writer, mut signals } = self;
         let finished = runtime.block_on(async {
             signals.serve_until_stop(&reload).await;
             tracing::info!("draining: no new connections, running requests may finish");

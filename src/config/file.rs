@@ -67,6 +67,7 @@ impl Reader<'_> {
         let upstream_tls = tls::upstream(root, self.base, upstream.as_ref());
         let (source, policy) = self.tokens();
         let audit = self.audit();
+        let metrics_token_ids = self.metrics_token_ids();
         let (limits, timeouts) = (Limits::read(root), Timeouts::read(root));
         let rates = bounds::rates(root);
         root.done();
@@ -108,6 +109,7 @@ impl Reader<'_> {
             source,
             policy,
             audit,
+            metrics_token_ids,
         })
     }
 
@@ -213,6 +215,13 @@ impl Reader<'_> {
         }
         table.done();
         headers
+    }
+
+    fn metrics_token_ids(&self) -> bool {
+        let Some(table) = self.root.table("metrics") else { return false };
+        let token_ids = table.truth("token_ids");
+        table.done();
+        token_ids.unwrap_or(false)
     }
 
     fn audit(&self) -> audit::Params {

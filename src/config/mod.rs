@@ -60,6 +60,8 @@ pub struct Config {
     pub policy: Policy,
     /// The audit log.
     pub audit: audit::Params,
+    /// Whether metrics tell of tokens one by one.
+    pub metrics_token_ids: bool,
 }
 
 impl Config {

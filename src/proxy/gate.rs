@@ -20,7 +20,7 @@ use super::rate::{self, Rates};
 use super::rewrite::{self, Hop, Rules};
 use super::sessions::{self, Named, Sessions};
 use super::streams::Streams;
-use super::upstream::{self, Failure, Reply, Upstream};
+use super::upstream::{self, Counts, Failure, Reply, Upstream};
 use crate::access::{Credential, Denial, Directory, Finding, IdentityHeaders, Permit, Question};
 use crate::audit::{AuditLog, OpenRecord};
 use crate::source::Finder;
@@ -72,6 +72,7 @@ pub struct Gate {
     origins: AllowedOrigins,
     hosts: AllowedHosts,
     upstream: Upstream,
+    upstream_counts: Arc<Counts>,
     streams: Arc<Streams>,
     sessions: Sessions,
     rates: Rates,
@@ -85,6 +86,8 @@ pub struct Shared {
     pub directory: Arc<ArcSwap<Directory>>,
     /// Who answers what the directory asks.
     pub finder: Finder,
+    /// What is counted on the way to the upstream.
+    pub upstream: Arc<Counts>,
     /// The answers that are still open.
     pub streams: Arc<Streams>,
     /// The owners of sessions.
@@ -98,13 +101,14 @@ pub struct Shared {
 impl Gate {
     /// One worker's gate.
     pub fn new(params: &Params, shared: &Shared) -> Self {
-        let Shared { directory, finder, streams, sessions, rates, audit } = shared.clone();
+        let Shared { directory, finder, upstream: upstream_counts, streams, sessions, rates, audit } = shared.clone();
         let Params { upstream, upstream_host, identity, allowed_origins, allowed_hosts, body_limit, .. } = params;
         Self {
             rules: Rules::new(&upstream.address, upstream_host.as_ref(), identity, *body_limit),
             origins: allowed_origins.clone(),
             hosts: allowed_hosts.clone(),
-            upstream: Upstream::new(upstream),
+            upstream: Upstream::new(upstream, &upstream_counts),
+            upstream_counts,
             body_limit: *body_limit,
             directory,
             finder,
@@ -253,6 +257,7 @@ impl Gate {
             Ok(Reply { response, ..reply })
         });
         let reply = reply.map_err(|failure| {
+            self.upstream_counts.failed(&failure);
             record.note(|facts| facts.bytes_in = meter.bytes());
             if matches!(failure, Failure::ClientGone) {
                 return None;
@@ -272,6 +277,7 @@ impl Gate {
     fn follow(&self, reply: Reply, permit: Permit, mut record: OpenRecord) -> Response<Outgoing> {
         let Reply { response, lease, request } = reply;
         record.note(|facts| facts.status = Some(response.status()));
+        record.answered();
         let streams = Arc::clone(&self.streams);
         response.map(|body| Outgoing::relay(body, lease, request, record, permit, streams))
     }

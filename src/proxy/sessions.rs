@@ -38,6 +38,11 @@ impl Sessions {
         Self { owners: Cache::builder().max_capacity(params.capacity).time_to_idle(params.idle).build() }
     }
 
+    /// How many sessions are remembered, give or take those that have just come and gone.
+    pub fn count(&self) -> u64 {
+        self.owners.entry_count()
+    }
+
     /// Whether `user` may use every session that she names.
     pub(super) fn may_use(&self, named: &Named, user: &str) -> bool {
         named.iter().all(|session| self.owners.get(session).is_none_or(|owner| *owner == *user))

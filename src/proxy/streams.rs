@@ -8,12 +8,14 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Context;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use atomic_waker::AtomicWaker;
 use jiff::Timestamp;
 
 use crate::access::{Denial, Directory, Finding, Grant, Permit};
+use crate::metrics::Histogram;
 use crate::token::TokenDigest;
 use crate::verdict::{Ended, Reason};
 
@@ -23,6 +25,7 @@ pub struct Streams {
     directory: Arc<ArcSwap<Directory>>,
     open: Mutex<HashMap<u64, Arc<Handle>>>,
     next: AtomicU64,
+    lifetimes: Histogram,
 }
 
 /// One open answer, as its reviewers see it.
@@ -42,12 +45,22 @@ const EXPIRED: u8 = 2;
 impl Streams {
     /// Nothing open yet. Permits are reviewed by `directory`.
     pub fn new(directory: Arc<ArcSwap<Directory>>) -> Self {
-        Self { directory, open: Mutex::default(), next: AtomicU64::new(0) }
+        Self {
+            directory,
+            open: Mutex::default(),
+            next: AtomicU64::new(0),
+            lifetimes: Histogram::new(Histogram::LIFETIME),
+        }
     }
 
     /// How many answers are open and waiting for the upstream.
     pub fn count(&self) -> usize {
         self.lock().len()
+    }
+
+    /// For how long answers that have ended were open, each from its first wait for the upstream.
+    pub fn lifetimes(&self) -> &Histogram {
+        &self.lifetimes
     }
 
     /// Ends every answer whose permit `directory` would no longer give.
@@ -105,7 +118,7 @@ impl Streams {
         if directory.generation() != permit.generation() {
             handle.review(&directory, Timestamp::now());
         }
-        Watched { leash: Leash(handle), number, streams: Arc::clone(self) }
+        Watched { leash: Leash(handle), number, since: Instant::now(), streams: Arc::clone(self) }
     }
 
     /// A panic elsewhere leaves the map whole.
@@ -168,6 +181,7 @@ impl Leash {
 pub(super) struct Watched {
     leash: Leash,
     number: u64,
+    since: Instant,
     streams: Arc<Streams>,
 }
 
@@ -191,5 +205,6 @@ impl Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         self.streams.lock().remove(&self.number);
+        self.streams.lifetimes.observe(self.since.elapsed());
     }
 }

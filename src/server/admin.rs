@@ -1,4 +1,4 @@
-//! The admin listener: health for orchestrators, on an address of its own.
+//! The admin listener: health for orchestrators and metrics for operators, on an address of its own.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -12,10 +12,13 @@ use http_body_util::Full;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::task::spawn_blocking;
 
 use super::drain::{Drain, Phase};
 use super::listener::{self, BindError, Bound, ListenAddress, Listener};
+use super::scrape::Scrape;
 use crate::access::Directory;
+use crate::metrics;
 
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
@@ -35,7 +38,7 @@ pub struct Health {
 
 impl Health {
     /// Ready, or not and why not.
-    fn readiness(&self) -> Result<String, String> {
+    pub(super) fn readiness(&self) -> Result<String, String> {
         let trouble = self.trouble.load();
         let trouble = trouble.as_ref().map(|text| text.as_str());
         if self.drain.phase() >= Phase::Draining {
@@ -51,29 +54,38 @@ impl Health {
         let text: String = troubles.into_iter().chain(certificates).collect();
         Ok(if text.is_empty() { "ready\n".to_owned() } else { text })
     }
+}
 
-    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
-        let (status, text) = match path {
-            _ if method != Method::GET && method != Method::HEAD => {
-                (StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned())
-            }
-            "/livez" => (StatusCode::OK, "alive\n".to_owned()),
-            "/readyz" => match self.readiness() {
-                Ok(text) => (StatusCode::OK, text),
-                Err(text) => (StatusCode::SERVICE_UNAVAILABLE, text),
-            },
-            _ => (StatusCode::NOT_FOUND, "there are /livez and /readyz\n".to_owned()),
-        };
-        let mut response = Response::new(Full::from(text));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if status == StatusCode::METHOD_NOT_ALLOWED {
-            headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+async fn answer(scrape: &Scrape, method: &Method, path: &str) -> Response<Full<Bytes>> {
+    let mut content_type = "text/plain; charset=utf-8";
+    let (status, text) = match path {
+        _ if method != Method::GET && method != Method::HEAD => {
+            (StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned())
         }
-        response
+        "/livez" => (StatusCode::OK, "alive\n".to_owned()),
+        "/readyz" => match scrape.health.readiness() {
+            Ok(text) => (StatusCode::OK, text),
+            Err(text) => (StatusCode::SERVICE_UNAVAILABLE, text),
+        },
+        "/metrics" => {
+            content_type = metrics::CONTENT_TYPE;
+            let scrape = scrape.clone();
+            match spawn_blocking(move || scrape.text()).await {
+                Ok(text) => (StatusCode::OK, text),
+                Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+            }
+        }
+        _ => (StatusCode::NOT_FOUND, "there are /livez, /readyz and /metrics\n".to_owned()),
+    };
+    let mut response = Response::new(Full::from(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     }
+    response
 }
 
 /// The bound admin socket.
@@ -99,8 +111,9 @@ impl Admin {
         &self.address
     }
 
-    /// Answers until the process ends; health is told during the drain, too.
-    pub async fn serve(self, health: Health) {
+    /// Answers until the process ends; during the drain, too.
+    pub async fn serve(self, scrape: Scrape) {
+        let scrape = Arc::new(scrape);
         let listener = match Listener::new(self.socket) {
             Ok(listener) => listener,
             Err(error) => return tracing::error!(%error, "the admin listener failed"),
@@ -110,10 +123,10 @@ impl Admin {
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
                 continue;
             };
-            let health = health.clone();
+            let scrape = Arc::clone(&scrape);
             let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-                let response = health.answer(request.method(), request.uri().path());
-                async move { Ok::<_, Infallible>(response) }
+                let scrape = Arc::clone(&scrape);
+                async move { Ok::<_, Infallible>(answer(&scrape, request.method(), request.uri().path()).await) }
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())

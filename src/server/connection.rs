@@ -17,6 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
+use super::counts::Counts;
 use super::drain::{Drain, Phase};
 use super::leash::{OpenAnswer, StreamExecutor, until_cut};
 use super::stream::{AnswerUnread, Stream, Transport};
@@ -43,6 +44,7 @@ pub(super) struct Service {
     pub(super) gate: Gate,
     pub(super) limits: Limits,
     pub(super) drain: Drain,
+    pub(super) counts: Arc<Counts>,
 }
 
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

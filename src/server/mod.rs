@@ -2,14 +2,18 @@
 
 mod admin;
 mod connection;
+mod counts;
 mod drain;
 mod leash;
 mod listener;
+mod scrape;
 mod stream;
 mod worker;
 
 pub use admin::{Admin, Health};
 pub use connection::Limits;
+pub use counts::Counts;
 pub use drain::{Drain, Phase};
 pub use listener::{BindError, ListenAddress};
+pub use scrape::Scrape;
 pub use worker::{Params, Server};

@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::connection::{self, Limits, Service};
+use super::counts::Counts;
 use super::drain::{Drain, Phase};
 use super::listener::{self, BindError, Bound, ListenAddress, Listener};
 use super::stream::Transport;
@@ -49,6 +50,7 @@ pub struct Server {
     threads: Vec<JoinHandle<()>>,
     /// Closed when the last worker has ended.
     running: mpsc::Receiver<()>,
+    counts: Arc<Counts>,
 }
 
 impl Server {
@@ -61,9 +63,15 @@ impl Server {
         let failed = |error| BindError::Failed(address.clone(), error);
         let (alive, running) = mpsc::channel(1);
         let mut threads = Vec::new();
+        let counts = Arc::<Counts>::default();
         for (index, socket) in sockets.into_iter().enumerate() {
             let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
-            let service = Service { gate: gate(), limits: params.limits.clone(), drain: drain.clone() };
+            let service = Service {
+                gate: gate(),
+                limits: params.limits.clone(),
+                drain: drain.clone(),
+                counts: Arc::clone(&counts),
+            };
             let tls = params.tls.clone();
             let alive = alive.clone();
             let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
@@ -74,12 +82,17 @@ impl Server {
             });
             threads.push(thread.map_err(failed)?);
         }
-        Ok(Self { address, drain: drain.clone(), drain_timeout: params.drain_timeout, threads, running })
+        Ok(Self { address, drain: drain.clone(), drain_timeout: params.drain_timeout, threads, running, counts })
     }
 
     /// The address that clients can use: with the port that the system chose, if it was asked to.
     pub fn address(&self) -> &ListenAddress {
         &self.address
+    }
+
+    /// What is counted of connections.
+    pub fn counts(&self) -> &Arc<Counts> {
+        &self.counts
     }
 
     /// Ends the service: nothing new comes in, what runs may finish until the deadline or until
@@ -124,12 +137,15 @@ async fn work(socket: Bound, tls: Option<Live<ServerConfig>>, service: Arc<Servi
             Ok((transport, peer)) => {
                 let tls = tls.as_ref().map(|tls| TlsAcceptor::from(tls.current()));
                 let (service, open) = (Arc::clone(&service), open.clone());
+                service.counts.accepted.inc();
+                let counted = service.counts.open.hold();
                 tokio::spawn(async move {
                     welcome(transport, peer, tls, service).await;
-                    drop(open);
+                    drop((open, counted));
                 });
             }
             Err(error) => {
+                service.counts.not_accepted.inc();
                 tracing::warn!(%error, "a connection could not be accepted");
                 sleep(ACCEPT_BACKOFF).await;
             }
@@ -153,7 +169,7 @@ async fn welcome(transport: Transport, peer: Peer, tls: Option<TlsAcceptor>, ser
                 shaken = timeout(service.limits.handshake_timeout, tls.accept(stream)) => shaken,
             };
             // scanners and cut lines fail here every day: that is no event
-            let Ok(Ok(stream)) = shaken else { return };
+            let Ok(Ok(stream)) = shaken else { return service.counts.handshakes_failed.inc() };
             let peer = Peer { secure: true, ..peer };
             connection::serve(Transport::Tls(Box::new(stream)), peer, service).await;
         }

@@ -29,6 +29,7 @@ mod http2;
 mod installed;
 mod lifecycle;
 mod manual;
+mod metrics;
 mod peers;
 mod rates;
 mod reload;

@@ -26,7 +26,7 @@ const PROMPTLY: Duration = Duration::from_mins(1);
 // --- The installed peers --------------------------------------------------------------------
 
 /// A script of the peers, with what runs it.
-fn script(path: &str) -> Command {
+pub fn script(path: &str) -> Command {
     let python = Path::new(path).extension().is_some_and(|extension| extension == "py");
     let interpreter = if python { "venv/bin/python" } else { "node_modules/.bin/node" };
     let mut command = Command::new(peers().join(interpreter));

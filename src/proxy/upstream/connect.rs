@@ -2,19 +2,22 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::client::conn::http1;
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
 use super::address::{Address, Endpoint};
 use super::pool::Connection;
-use super::{Failure, Params};
+use super::{Counts, Failure, Params};
+use crate::proxy::body::Inbound;
 use crate::tls::{self, Identity, Live, TlsError};
 
 /// The largest head of an answer, in bytes; a larger one is not passed on.
@@ -60,21 +63,26 @@ pub(super) struct Connector {
     address: Address,
     tls: Option<UpstreamTls>,
     timeout: Duration,
+    counts: Arc<Counts>,
 }
 
 impl Connector {
-    pub(super) fn new(params: &Params) -> Self {
-        Self { address: params.address.clone(), tls: params.tls.clone(), timeout: params.connect_timeout }
+    pub(super) fn new(params: &Params, counts: &Arc<Counts>) -> Self {
+        let Params { address, tls, connect_timeout, .. } = params.clone();
+        Self { address, tls, timeout: connect_timeout, counts: Arc::clone(counts) }
     }
 
     pub(super) async fn connect(&self) -> Result<Connection, Failure> {
         match tokio::time::timeout(self.timeout, self.open()).await {
-            Ok(connection) => connection,
+            Ok(connection) => connection.map(|(sender, driver)| {
+                self.counts.connected.inc();
+                Connection::new(sender, driver, self.counts.open.hold())
+            }),
             Err(_) => Err(Failure::Timeout("to accept a connection")),
         }
     }
 
-    async fn open(&self) -> Result<Connection, Failure> {
+    async fn open(&self) -> Result<Driven, Failure> {
         match self.address.endpoint() {
             Endpoint::Unix(path) => handshake(UnixStream::connect(path).await.map_err(Failure::Unreachable)?).await,
             Endpoint::Tcp { authority, port, .. } => {
@@ -100,7 +108,10 @@ impl Connector {
     }
 }
 
-async fn handshake<S>(stream: S) -> Result<Connection, Failure>
+/// What sends over a connection, and the task that moves its bytes.
+type Driven = (SendRequest<Inbound>, AbortHandle);
+
+async fn handshake<S>(stream: S) -> Result<Driven, Failure>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -109,5 +120,5 @@ where
     let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(Failure::Broken)?;
     // its errors reach whoever holds the sender
     let driver = tokio::spawn(async move { drop(connection.await) });
-    Ok(Connection::new(sender, driver.abort_handle()))
+    Ok((sender, driver.abort_handle()))
 }

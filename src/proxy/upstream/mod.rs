@@ -6,16 +6,18 @@
 
 mod address;
 mod connect;
+mod counts;
 mod pool;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 
 pub use address::{Address, AddressError};
 pub use connect::UpstreamTls;
+pub use counts::Counts;
 pub(super) use pool::Lease;
 
 use super::body::{Inbound, Meter};
@@ -80,6 +82,7 @@ pub(super) struct Upstream {
     connector: Connector,
     pool: Arc<Pool>,
     head_timeout: Duration,
+    counts: Arc<Counts>,
 }
 
 /// What became of a request on one connection.
@@ -90,16 +93,24 @@ enum Sent {
 }
 
 impl Upstream {
-    pub(super) fn new(params: &Params) -> Self {
+    pub(super) fn new(params: &Params, counts: &Arc<Counts>) -> Self {
         Self {
-            connector: Connector::new(params),
+            connector: Connector::new(params, counts),
             pool: Arc::new(Pool::new(params.idle_connections, params.idle_timeout)),
             head_timeout: params.head_timeout,
+            counts: Arc::clone(counts),
         }
     }
 
     /// Sends a request and waits for the head of its answer. Dropping the future closes the connection.
     pub(super) async fn send(&self, forward: Forward) -> Result<Reply, Failure> {
+        let since = Instant::now();
+        let reply = self.deliver(forward).await?;
+        self.counts.answered.observe(since.elapsed());
+        Ok(reply)
+    }
+
+    async fn deliver(&self, forward: Forward) -> Result<Reply, Failure> {
         let mut request = forward.into_request();
         while let Some(connection) = self.pool.take() {
             match self.exchange(connection, request).await? {

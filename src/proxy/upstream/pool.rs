@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 use tokio::task::AbortHandle;
 
+use crate::metrics::Held;
 use crate::proxy::body::{Inbound, Meter};
 
 /// One connection. Dropping it closes the socket at once, whatever is in flight.
@@ -15,11 +16,12 @@ use crate::proxy::body::{Inbound, Meter};
 pub(super) struct Connection {
     sender: SendRequest<Inbound>,
     driver: AbortHandle,
+    _open: Held,
 }
 
 impl Connection {
-    pub(super) fn new(sender: SendRequest<Inbound>, driver: AbortHandle) -> Self {
-        Self { sender, driver }
+    pub(super) fn new(sender: SendRequest<Inbound>, driver: AbortHandle, open: Held) -> Self {
+        Self { sender, driver, _open: open }
     }
 }
 
