@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoClientAuth, WebPkiClientVerifier};
 use rustls::{ClientConfig, ConfigBuilder, InconsistentKeys, RootCertStore, ServerConfig, WantsVerifier};
 
-use crate::watch::{Reload, Watch};
+use crate::watch::{Look, Reload, Watch};
 
 /// Why there is no TLS.
 #[derive(Debug, thiserror::Error)]
@@ -204,7 +204,12 @@ impl<C: Send + Sync + 'static> Live<C> {
         let watch = Watch::new(self.files.to_vec(), poll);
         // it may have changed since it was built
         self.renew();
-        watch.follow(reload, move |_| self.renew()).await;
+        let looked = move |look| {
+            if matches!(look, Look::Changed { .. }) {
+                self.renew();
+            }
+        };
+        watch.follow(reload, looked).await;
     }
 
     fn renew(&self) {

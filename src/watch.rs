@@ -7,7 +7,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
@@ -61,6 +61,20 @@ impl Told {
     }
 }
 
+/// What a look at the files showed.
+#[derive(Debug)]
+pub enum Look {
+    /// They are as they were at the last look, or still cannot be read for the same reason.
+    Unchanged,
+    /// There is something new.
+    Changed {
+        /// What is in the files now, or why that cannot be known.
+        content: Result<Content, Problems>,
+        /// When there was first a reason to look.
+        noticed: Instant,
+    },
+}
+
 /// Follows some paths.
 #[derive(Debug)]
 pub struct Watch {
@@ -81,10 +95,9 @@ impl Watch {
         Self { paths: vec![path.to_owned()], poll, told: Some(Ok(fingerprint(content))) }
     }
 
-    /// Tells `changed` of each new content, or of each new reason why there is none. It is called on a
-    /// thread of its own, for it may take its time.
-    pub async fn follow(mut self, reload: Reload, changed: impl Fn(Result<Content, Problems>) + Send + Sync + 'static) {
-        let changed = Arc::new(changed);
+    /// Tells `looked` of each look at the files. It is called on a thread of its own, for it may take its time.
+    pub async fn follow(mut self, reload: Reload, looked: impl Fn(Look) + Send + Sync + 'static) {
+        let looked = Arc::new(looked);
         let mut reload = reload.listen();
         let (notice, mut noticed) = mpsc::channel(1);
         // the watcher lives as long as this function
@@ -96,11 +109,16 @@ impl Watch {
                 () = reload.next() => {}
                 _ = poll.tick() => {}
             }
-            if let Some(content) = self.settled().await {
-                self.told = Some(content.as_ref().map(fingerprint).map_err(Problems::clone));
-                let changed = Arc::clone(&changed);
-                blocking(move || changed(content)).await;
-            }
+            let noticed = Instant::now();
+            let look = match self.settled().await {
+                Some(content) => {
+                    self.told = Some(content.as_ref().map(fingerprint).map_err(Problems::clone));
+                    Look::Changed { content, noticed }
+                }
+                None => Look::Unchanged,
+            };
+            let looked = Arc::clone(&looked);
+            blocking(move || looked(look)).await;
         }
     }
 

@@ -46,6 +46,7 @@ pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
             };
             let scrape = Scrape {
                 health,
+                reloads: Arc::clone(&published.reloads),
                 proxy: house.shared.clone(),
                 connections: Arc::clone(house.server.counts()),
                 started_at,

@@ -15,6 +15,7 @@ use super::drain::Phase;
 use crate::access::{Directory, Grant};
 use crate::metrics::{self, Page, Process};
 use crate::proxy::Shared;
+use crate::source::Reloads;
 use crate::verdict::Reason;
 
 /// How many tokens are told of one by one, at most: those that were used last.
@@ -27,6 +28,8 @@ const DAY: SignedDuration = SignedDuration::from_hours(24);
 pub struct Scrape {
     /// Whether the process can serve, and what is wrong if not.
     pub health: Health,
+    /// How new token lists came into force.
+    pub reloads: Arc<Reloads>,
     /// What all gates share.
     pub proxy: Shared,
     /// Clients' connections.
@@ -50,6 +53,7 @@ impl Scrape {
         self.upstream(page)?;
         self.connections(page)?;
         self.tokens(page)?;
+        self.source(page)?;
         self.audit(page)?;
         self.process(page)
     }
@@ -118,16 +122,6 @@ impl Scrape {
     fn tokens(&self, page: &mut Page<'_>) -> fmt::Result {
         let directory = self.proxy.directory.load_full();
         let tokens = Tokens::of(&directory, Timestamp::now());
-        page.gauge(
-            "token_list_generation",
-            "The number of the state of the token list that is in force.",
-            directory.generation().0,
-        )?;
-        page.gauge(
-            "token_source_troubled",
-            "1 while the token source or the deny list cannot be read.",
-            u64::from(self.health.trouble.load().is_some()),
-        )?;
         page.gauges(
             "tokens",
             "Tokens of the list, by how they stand.",
@@ -142,6 +136,50 @@ impl Scrape {
         )?;
         page.gauge("sessions", "MCP sessions whose user is remembered.", self.proxy.sessions.count())?;
         if self.token_ids { token_ids(page, &directory) } else { Ok(()) }
+    }
+
+    fn source(&self, page: &mut Page<'_>) -> fmt::Result {
+        let Reloads { tokens, deny_list, durations, lags, .. } = &*self.reloads;
+        page.gauge(
+            "token_list_generation",
+            "The number of the state of the token list that is in force.",
+            self.proxy.directory.load().generation().0,
+        )?;
+        if let Some(age) = self.reloads.age() {
+            let help = "Since the token list in force was known to be what the source says.";
+            page.gauge("token_list_age_seconds", help, age.as_secs_f64())?;
+        }
+        page.gauge(
+            "token_source_troubled",
+            "1 while the token source or the deny list cannot be read.",
+            u64::from(self.health.trouble.load().is_some()),
+        )?;
+        let results = [("tokens", tokens), ("deny_list", deny_list)].into_iter().flat_map(|(list, results)| {
+            let labels = |result| [("list", list), ("result", result)];
+            [(labels("success"), results.succeeded.value()), (labels("failure"), results.failed.value())]
+        });
+        page.counters("reloads_total", "New states of a list that came into force, and that did not.", results)?;
+        let help = "From the bytes of a token list to its being in force.";
+        page.histogram("reload_duration_seconds", help, durations)?;
+        let help = "From a change being noticed to every request and every open stream going by it.";
+        page.histogram("revocation_lag_seconds", help, lags)?;
+        let caches: Vec<_> = self.proxy.finder.counts().collect();
+        page.counters(
+            "cache_requests_total",
+            "Questions about a token, by whether the answer was known.",
+            caches.iter().flat_map(|(cache, counts)| {
+                let labels = |result| [("cache", *cache), ("result", result)];
+                [(labels("hit"), counts.hits), (labels("miss"), counts.misses)]
+            }),
+        )?;
+        page.gauges(
+            "cache_entries",
+            "Answers that are kept: findings, and that there was nothing to find.",
+            caches.iter().flat_map(|(cache, counts)| {
+                let labels = |kind| [("cache", *cache), ("kind", kind)];
+                [(labels("found"), counts.found), (labels("nothing"), counts.nothing)]
+            }),
+        )
     }
 
     fn audit(&self, page: &mut Page<'_>) -> fmt::Result {

@@ -12,6 +12,8 @@ use moka::Expiry;
 use moka::future::Cache;
 use moka::policy::EvictionPolicy;
 
+use crate::metrics::Counter;
+
 /// The settings of a memory.
 pub(super) struct Bounds<E> {
     /// How many findings are kept.
@@ -28,6 +30,21 @@ pub(super) struct Bounds<E> {
 pub(super) struct Facts<K, V> {
     found: Cache<K, V>,
     nothing: Cache<K, ()>,
+    questions: Counter,
+    asked: Counter,
+}
+
+/// What is counted of such a memory.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheCounts {
+    /// Questions that were answered from memory, or together with an equal one.
+    pub hits: u64,
+    /// Questions that had to be asked.
+    pub misses: u64,
+    /// Findings that are kept.
+    pub found: u64,
+    /// How many times "nothing" is kept.
+    pub nothing: u64,
 }
 
 /// It cannot be found out now. This is never kept.
@@ -58,7 +75,14 @@ where
             Some(ttl) => nothing.time_to_live(ttl).build(),
             None => nothing.build(),
         };
-        Self { found, nothing }
+        Self { found, nothing, questions: Counter::default(), asked: Counter::default() }
+    }
+
+    pub(super) fn counts(&self) -> CacheCounts {
+        // a question is counted before it is asked, so read after it
+        let misses = self.asked.value();
+        let hits = self.questions.value().saturating_sub(misses);
+        CacheCounts { hits, misses, found: self.found.entry_count(), nothing: self.nothing.entry_count() }
     }
 
     /// Whether something is kept about `key` at this moment, and if so, whether there is something to it.
@@ -76,6 +100,7 @@ where
         key: K,
         ask: impl Future<Output = Result<Option<V>, Unavailable>>,
     ) -> Result<Option<V>, Unavailable> {
+        self.questions.inc();
         if self.nothing.get(&key).await.is_some() {
             return Ok(None);
         }
@@ -84,6 +109,7 @@ where
             if self.nothing.get(&key).await.is_some() {
                 return Err(Miss::Nothing);
             }
+            self.asked.inc();
             match ask.await {
                 Ok(Some(found)) => Ok(found),
                 Ok(None) => {

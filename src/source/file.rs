@@ -3,13 +3,14 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::publish::Publisher;
 use crate::access::DenyList;
 use crate::document::{Problem, Problems};
 use crate::token::TokenList;
-use crate::watch::{Content, Reload, Revision, Watch, read};
+use crate::watch::{Content, Look, Reload, Revision, Watch, read};
 
 /// A token file, or a folder of them.
 #[derive(Debug)]
@@ -22,19 +23,24 @@ impl FileSource {
     /// Reads it for the first time and publishes what it says.
     pub(super) fn open(path: &Path, poll: Duration, publisher: &Arc<Publisher>) -> Result<Self, Problems> {
         let content = read(path)?;
-        publisher.list(Ok(read_list(&content)?), &revision(&content));
+        let list = read_list(&content)?;
+        publisher.list(|| Ok(list), &revision(&content), None);
         Ok(Self { watch: Watch::after(path, poll, &content), publisher: Arc::clone(publisher) })
     }
 
     pub(super) async fn follow(self, reload: Reload) {
         let publisher = self.publisher;
-        let changed = move |content: Result<Content, Problems>| {
-            match content {
-                Ok(content) => publisher.list(read_list(&content), &revision(&content)),
-                Err(problems) => publisher.list(Err(problems), ""),
-            };
+        let good = AtomicBool::new(true);
+        let looked = move |look| match look {
+            Look::Changed { content, noticed } => {
+                let revision = content.as_ref().map(revision).unwrap_or_default();
+                let read = || content.and_then(|content| read_list(&content));
+                good.store(publisher.list(read, &revision, Some(noticed)), Ordering::Relaxed);
+            }
+            Look::Unchanged if good.load(Ordering::Relaxed) => publisher.unchanged(),
+            Look::Unchanged => {}
         };
-        self.watch.follow(reload, changed).await;
+        self.watch.follow(reload, looked).await;
     }
 }
 
@@ -49,16 +55,18 @@ impl DenyFile {
     /// Reads it for the first time and puts it into force.
     pub(super) fn open(path: &Path, poll: Duration, publisher: &Arc<Publisher>) -> Result<Self, Problems> {
         let content = read(path)?;
-        publisher.denied(Ok(read_deny_list(&content)?));
+        publisher.denied(Ok(read_deny_list(&content)?), None);
         Ok(Self { watch: Watch::after(path, poll, &content), publisher: Arc::clone(publisher) })
     }
 
     pub(super) async fn follow(self, reload: Reload) {
         let publisher = self.publisher;
-        let changed = move |content: Result<Content, Problems>| {
-            publisher.denied(content.and_then(|content| read_deny_list(&content)));
+        let looked = move |look| {
+            if let Look::Changed { content, noticed } = look {
+                publisher.denied(content.and_then(|content| read_deny_list(&content)), Some(noticed));
+            }
         };
-        self.watch.follow(reload, changed).await;
+        self.watch.follow(reload, looked).await;
     }
 }
 

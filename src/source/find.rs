@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::facts::CacheCounts;
 use super::lookup::Lookup;
 use super::trial::Trial;
 use crate::access::{Credential, Finding, Generation, Question};
@@ -31,6 +32,12 @@ impl Finder {
             (Question::Lookup(digest), Some(lookup)) => lookup.is_stranger(generation, digest),
             (Question::Lookup(_), None) => false,
         }
+    }
+
+    /// What is counted of what is known, by the kind of question.
+    pub fn counts(&self) -> impl Iterator<Item = (&'static str, CacheCounts)> {
+        let lookup = self.0.lookup.as_ref().map(|lookup| ("lookup", lookup.counts()));
+        [("bcrypt", self.0.trial.counts())].into_iter().chain(lookup)
     }
 
     /// Answers the question that the directory of `generation` has about `credential`.

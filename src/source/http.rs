@@ -105,8 +105,11 @@ impl HttpSource {
         } else {
             let (publisher, place) = (Arc::clone(&self.publisher), self.params.url.to_string());
             // a large list takes its time
-            let publish =
-                move || publisher.list(TokenList::parse_json(Path::new(&place), &content), &revision.to_string());
+            let noticed = std::time::Instant::now();
+            let publish = move || {
+                let read = || TokenList::parse_json(Path::new(&place), &content);
+                publisher.list(read, &revision.to_string(), Some(noticed))
+            };
             if !blocking(publish).await {
                 return false;
             }
@@ -117,6 +120,6 @@ impl HttpSource {
 
     fn trouble(&self, failure: &Failure) -> bool {
         let problem = Problem::outside(self.params.url.to_string(), failure.to_string());
-        self.publisher.list(Err(Problems::from(problem)), "")
+        self.publisher.list(|| Err(Problems::from(problem)), "", None)
     }
 }

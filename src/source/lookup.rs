@@ -12,7 +12,7 @@ use moka::sync::Cache;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::facts::{Bounds, Facts, Unavailable};
+use super::facts::{Bounds, CacheCounts, Facts, Unavailable};
 use super::fetch::{Client, ClientParams, Failure, Reply, Validators};
 use super::trouble::{Troubles, Voice};
 use super::url::LookupUrl;
@@ -83,6 +83,10 @@ impl Lookup {
             Ok(None) => (Finding::Nobody, None),
             Err(Unavailable) => (Finding::Unavailable, None),
         }
+    }
+
+    pub(super) fn counts(&self) -> CacheCounts {
+        self.facts.counts()
     }
 
     /// Whether the source would have to be asked about a digest that it is not known to know.

@@ -11,6 +11,7 @@ mod lines;
 mod lookup;
 mod page;
 mod publish;
+mod reloads;
 mod trial;
 mod trouble;
 mod url;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use edit::{Draft, EditError, edit, moment};
+pub use facts::CacheCounts;
 pub use fetch::ClientParams;
 pub use find::Finder;
 pub use http::HttpParams;
@@ -27,6 +29,7 @@ pub use last_used::LastUsed;
 pub use lookup::LookupParams;
 pub use page::{Fields, Section};
 pub use publish::{Published, Publisher};
+pub use reloads::{Reloads, Results};
 pub use url::{ListUrl, LookupUrl};
 
 use crate::access::{DenyList, Directory, Policy};

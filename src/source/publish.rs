@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use jiff::Timestamp;
 
 use super::find::Finder;
+use super::reloads::Reloads;
 use super::trouble::{Troubles, Voice};
 use crate::access::{DenyList, Directory, Generation, Policy};
 use crate::document::{Problem, Problems};
@@ -22,13 +24,15 @@ pub struct Published {
     pub trouble: Arc<ArcSwapOption<String>>,
     /// Who answers what the directory asks.
     pub finder: Finder,
+    /// What is counted of reloads.
+    pub reloads: Arc<Reloads>,
 }
 
 impl Published {
     /// A directory that never changes.
     pub fn fixed(directory: Directory) -> Self {
         let directory = Arc::new(ArcSwap::from_pointee(directory));
-        Self { directory, trouble: Arc::default(), finder: Finder::new(1, None) }
+        Self { directory, trouble: Arc::default(), finder: Finder::new(1, None), reloads: Arc::default() }
     }
 }
 
@@ -55,7 +59,7 @@ impl Publisher {
     pub(super) fn new(policy: &Arc<Policy>, allow_empty: bool, troubles: &Arc<Troubles>, finder: Finder) -> Self {
         let directory = Arc::new(ArcSwap::from_pointee(Directory::unavailable(policy)));
         Self {
-            published: Published { directory, trouble: Arc::clone(troubles.told()), finder },
+            published: Published { directory, trouble: Arc::clone(troubles.told()), finder, reloads: Arc::default() },
             policy: Arc::clone(policy),
             allow_empty,
             troubles: Arc::clone(troubles),
@@ -71,10 +75,17 @@ impl Publisher {
         self.lock().on_change = changed;
     }
 
-    /// A list was read. It is built outside the lock: requests and other voices do not notice. Returns
-    /// whether it is in force.
-    pub(super) fn list(&self, list: Result<TokenList, Problems>, revision: &str) -> bool {
-        let list = list.and_then(|list| {
+    /// There is a list, or a reason why there is none. It is read and built outside the lock: requests and
+    /// other voices do not notice. `noticed` is when a change of it was noticed, if one was. Returns whether
+    /// the list is in force.
+    pub(super) fn list(
+        &self,
+        read: impl FnOnce() -> Result<TokenList, Problems>,
+        revision: &str,
+        noticed: Option<Instant>,
+    ) -> bool {
+        let (began, reloads) = (Instant::now(), &self.published.reloads);
+        let list = read().and_then(|list| {
             let before = self.last_good(&self.lock());
             if list.tokens.is_empty() && !self.allow_empty && before.grants().next().is_some() {
                 let message = "the list has become empty: if that is meant, set tokens.allow_empty";
@@ -82,9 +93,13 @@ impl Publisher {
             }
             Ok(list)
         });
+        reloads.tokens.count(list.is_ok());
         match list {
             Ok(list) => {
                 self.publish(&Directory::new(&list, &self.policy, Generation::default(), revision));
+                reloads.confirm();
+                reloads.durations.observe(began.elapsed());
+                self.in_force_since(noticed);
                 true
             }
             Err(problems) => {
@@ -94,8 +109,16 @@ impl Publisher {
         }
     }
 
+    /// What was noticed then is done now.
+    fn in_force_since(&self, noticed: Option<Instant>) {
+        if let Some(noticed) = noticed {
+            self.published.reloads.lags.observe(noticed.elapsed());
+        }
+    }
+
     /// The list was looked at and is still the one in force.
     pub(super) fn unchanged(&self) {
+        self.published.reloads.confirm();
         self.troubles.at_peace(Voice::List);
     }
 
@@ -115,14 +138,17 @@ impl Publisher {
         self.enforce(&self.lock(), &Directory::elsewhere(&self.policy, Generation::default(), ""));
     }
 
-    /// The deny list was read.
-    pub(super) fn denied(&self, denied: Result<DenyList, Problems>) {
+    /// The deny list was read; see [`Self::list`].
+    pub(super) fn denied(&self, denied: Result<DenyList, Problems>, noticed: Option<Instant>) {
+        self.published.reloads.deny_list.count(denied.is_ok());
         match denied {
             Ok(denied) => {
                 let mut state = self.lock();
                 state.denied = Arc::new(denied);
                 self.enforce(&state, &self.published.directory.load());
+                drop(state);
                 self.troubles.at_peace(Voice::DenyList);
+                self.in_force_since(noticed);
             }
             Err(problems) => self.troubles.complain(Voice::DenyList, &problems),
         }
@@ -216,17 +242,17 @@ mod tests {
     fn a_withdrawn_list_refuses_nobody_but_the_denied() {
         let publisher = publisher();
         assert_eq!(status(&publisher, "a"), 503);
-        assert!(publisher.list(list(&["a", "b"]), "r1"));
+        assert!(publisher.list(|| list(&["a", "b"]), "r1", None));
         assert_eq!((status(&publisher, "a"), status(&publisher, "c")), (200, 401));
         let generation = publisher.published.directory.load().generation();
 
         publisher.withdraw();
         assert_eq!((status(&publisher, "a"), status(&publisher, "c")), (503, 503));
         let denied = format!("{}\n", TokenDigest::of("a"));
-        publisher.denied(DenyList::parse(Path::new("d"), &denied));
+        publisher.denied(DenyList::parse(Path::new("d"), &denied), None);
         assert_eq!((status(&publisher, "a"), status(&publisher, "b")), (401, 503));
 
-        assert!(publisher.list(list(&["a", "b"]), "r1"));
+        assert!(publisher.list(|| list(&["a", "b"]), "r1", None));
         assert_eq!((status(&publisher, "a"), status(&publisher, "b")), (401, 200));
         assert!(publisher.published.directory.load().generation() > generation);
     }
@@ -234,23 +260,23 @@ mod tests {
     #[test]
     fn an_outage_does_not_make_an_emptied_list_credible() {
         let publisher = publisher();
-        publisher.list(list(&["a"]), "r1");
+        publisher.list(|| list(&["a"]), "r1", None);
         publisher.withdraw();
-        assert!(!publisher.list(list(&[]), "r2"));
+        assert!(!publisher.list(|| list(&[]), "r2", None));
         assert_eq!(status(&publisher, "a"), 503);
-        publisher.list(list(&["a"]), "r1");
-        assert!(!publisher.list(list(&[]), "r2"));
+        publisher.list(|| list(&["a"]), "r1", None);
+        assert!(!publisher.list(|| list(&[]), "r2", None));
         assert_eq!(status(&publisher, "a"), 200);
     }
 
     #[test]
     fn an_outage_does_not_make_the_last_use_forgotten() {
         let publisher = publisher();
-        publisher.list(list(&["a"]), "r1");
+        publisher.list(|| list(&["a"]), "r1", None);
         let now = Timestamp::now();
         publisher.published.directory.load().grants().for_each(|grant| grant.touch(now));
         publisher.withdraw();
-        publisher.list(list(&["a", "b"]), "r2");
+        publisher.list(|| list(&["a", "b"]), "r2", None);
         let directory = publisher.published.directory.load();
         assert!(directory.grants().any(|grant| grant.last_used().is_some()));
     }

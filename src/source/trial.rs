@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::facts::{Bounds, Facts, Forever, Unavailable};
+use super::facts::{Bounds, CacheCounts, Facts, Forever, Unavailable};
 use crate::access::{Credential, Finding, Grant};
 use crate::token::{BcryptHash, Token, TokenDigest};
 
@@ -43,6 +43,10 @@ impl Trial {
             waiting: Semaphore::new(WAITING + parallel),
             running: Arc::new(Semaphore::new(parallel)),
         }
+    }
+
+    pub(super) fn counts(&self) -> CacheCounts {
+        self.verdicts.counts()
     }
 
     /// Whether a hash would have to be tried for a token that matches none that is known.

@@ -354,3 +354,63 @@ fn the_process_and_its_readiness_are_told() {
     });
     assert_eq!(count(&told, "patgate_ready"), 0);
 }
+
+#[test]
+fn reloads_are_counted_and_so_is_how_long_a_revocation_takes() {
+    let origin = Origin::plain();
+    let folder = Folder::new();
+    let token = folder.token("alice", &[]);
+    folder.write("revoked.txt", "");
+    let tokens = "file = \"tokens.toml\"\npoll = \"100ms\"\ndeny_list = \"revoked.txt\"\n";
+    let proxy = folder.serve_tokens(&origin.url(), tokens);
+    let reloads = |page: &str, list: &str, result: &str| {
+        count(page, &format!("patgate_reloads_total{{list=\"{list}\",result=\"{result}\"}}"))
+    };
+    let page_when =
+        |what: &str, fits: &dyn Fn(&str) -> bool| eventually(what, || Some(page(&proxy)).filter(|page| fits(page)));
+    let first = page(&proxy);
+    assert_eq!((reloads(&first, "tokens", "success"), reloads(&first, "tokens", "failure")), (1, 0));
+    assert_eq!(reloads(&first, "deny_list", "success"), 1);
+    assert_eq!(count(&first, "patgate_reload_duration_seconds_count"), 1);
+    assert_eq!(count(&first, "patgate_revocation_lag_seconds_count"), 0, "nothing has changed yet");
+
+    let good = folder.read("tokens.toml");
+    folder.write("tokens.toml", "[[tokens]]\n");
+    let bad = page_when("a bad list", &|page| reloads(page, "tokens", "failure") == 1);
+    assert_eq!(count(&bad, "patgate_token_source_troubled"), 1);
+    assert_eq!(count(&bad, "patgate_token_list_generation"), count(&first, "patgate_token_list_generation"));
+    // looking at what is no good confirms nothing
+    page_when("the list to age", &|page| value(page, "patgate_token_list_age_seconds") > 0.5);
+
+    folder.write("tokens.toml", &good);
+    let mended = page_when("a good list", &|page| count(page, "patgate_token_source_troubled") == 0);
+    assert_eq!((reloads(&mended, "tokens", "success"), reloads(&mended, "tokens", "failure")), (2, 1));
+    page_when("the list to be confirmed", &|page| value(page, "patgate_token_list_age_seconds") < 0.1);
+
+    let id = token.strip_prefix("mcp_pat_").unwrap().split('_').next().unwrap();
+    folder.write("revoked.txt", id);
+    let denied = page_when("a denied token", &|page| reloads(page, "deny_list", "success") == 2);
+    assert_eq!(proxy.ask(&get(&token, "")).status, 401);
+    assert_eq!(count(&denied, "patgate_revocation_lag_seconds_count"), 2);
+    // the second look at the file, at least
+    assert!(value(&denied, "patgate_revocation_lag_seconds_sum") > 0.06, "{denied}");
+    assert!(count(&denied, "patgate_token_list_generation") > count(&mended, "patgate_token_list_generation"));
+}
+
+#[test]
+fn what_is_known_of_tokens_is_told_apart_from_what_had_to_be_worked_out() {
+    let origin = Origin::plain();
+    let folder = Folder::new();
+    let hash = bcrypt::hash("legacy_pat_one", 4).unwrap();
+    let record = format!("[[tokens]]\nid = \"t1\"\nhash = \"{hash}\"\nprefix = \"legacy_pat\"\nuser = \"alice\"\n");
+    folder.write("tokens.toml", &record);
+    let proxy = folder.serve(&origin.url(), "");
+    for (token, status) in [("legacy_pat_one", 200), ("legacy_pat_one", 200), ("legacy_pat_two", 401)] {
+        assert_eq!(proxy.ask(&get(token, "")).status, status);
+    }
+    let page = page(&proxy);
+    let cache = |what: &str| count(&page, &format!("patgate_cache_{what}"));
+    assert_eq!(cache("requests_total{cache=\"bcrypt\",result=\"hit\"}"), 1);
+    assert_eq!(cache("requests_total{cache=\"bcrypt\",result=\"miss\"}"), 2);
+    assert!(!page.contains("cache=\"lookup\""), "there is no such source");
+}
