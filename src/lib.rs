@@ -1,7 +1,7 @@
 //! patgate: an authentication sidecar that puts a lock on any MCP server.
 //!
 //! The floors, from the ground up; imports run downward only, and a test holds them to it:
-//! `document` and `verdict`, `token`, `mcp`, `watch` and `metrics`, `access` and `tls`, `source` and `audit`, `proxy`,
+//! `document` and `verdict`, `token`, `mcp`, `watch`, `trace` and `metrics`, `access` and `tls`, `source` and `audit`, `proxy`,
 //! `server`, `config`, `cli`.
 
 pub mod access;
@@ -16,5 +16,6 @@ pub mod server;
 pub mod source;
 pub mod tls;
 pub mod token;
+pub mod trace;
 pub mod verdict;
 pub mod watch;

@@ -18,6 +18,7 @@ use jiff::Timestamp;
 
 use super::record::{AuditRecord, Event, OpenRecord, RequestId};
 use crate::metrics::{Counter, Requests};
+use crate::trace::TraceContext;
 use crate::verdict::{Ended, Reason};
 
 /// How long the writer lets records gather once it has woken up: fewer wake-ups, larger writes.
@@ -94,6 +95,7 @@ impl AuditLog {
             record.method = Some(request.method().clone());
             record.uri = Some(request.uri().clone());
             record.user_agent = request.headers().get(http::header::USER_AGENT).cloned();
+            record.trace = Some(TraceContext::of(request.headers()));
         })
     }
 
@@ -104,6 +106,7 @@ impl AuditLog {
             event: Event::Request,
             reason: Reason::Ok,
             request_id: RequestId::draw(),
+            trace: None,
             grant: None,
             client_ip,
             user_agent: None,

@@ -12,6 +12,7 @@ use serde::{Serialize, Serializer};
 
 use super::log::AuditLog;
 use crate::access::Grant;
+use crate::trace::{Hex, TraceContext};
 use crate::verdict::{Ended, Outcome, Reason};
 
 /// The longest text from outside that a record repeats, in bytes.
@@ -65,6 +66,8 @@ pub struct AuditRecord {
     pub reason: Reason,
     /// Its id.
     pub request_id: RequestId,
+    /// The trace that it belongs to; none where no request could be read.
+    pub trace: Option<TraceContext>,
     /// The token, where one was recognised, dead or alive.
     pub grant: Option<Arc<Grant>>,
     /// The address that the connection came from; none on a Unix socket.
@@ -97,6 +100,10 @@ struct Line<'r> {
     outcome: Outcome,
     reason: Reason,
     request_id: &'r str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<Hex<32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    span_id: Option<Hex<16>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     auth_source: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -135,6 +142,8 @@ impl AuditRecord {
             outcome: self.reason.outcome(),
             reason: self.reason,
             request_id: self.request_id.as_str(),
+            trace_id: self.trace.map(|trace| trace.trace_id()),
+            span_id: self.trace.map(|trace| trace.span_id()),
             auth_source: grant.map(|_| Grant::SOURCE),
             pat_id: grant.map(|grant| grant.token_id().as_str()),
             pat_name: grant.and_then(Grant::token_name),
@@ -209,6 +218,11 @@ impl OpenRecord {
         &self.request_id
     }
 
+    /// The trace that the request belongs to, if there is a request.
+    pub fn trace(&self) -> Option<TraceContext> {
+        self.record.as_ref().and_then(|record| record.trace)
+    }
+
     /// Writes down facts that have become known.
     pub fn note(&mut self, facts: impl FnOnce(&mut AuditRecord)) {
         if let Some(record) = &mut self.record {
@@ -262,6 +276,7 @@ mod tests {
             event: Event::Request,
             reason: Reason::MissingCredential,
             request_id: RequestId::draw(),
+            trace: None,
             grant: None,
             client_ip: Some(IpAddr::from([127, 0, 0, 1])),
             user_agent: None,

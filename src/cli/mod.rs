@@ -73,12 +73,18 @@ struct Settings {
     /// Where to tell of health: host:port or unix:/path, or `off` [default: 127.0.0.1:9090]
     #[arg(long, value_name = "ADDRESS", env = "PATGATE_ADMIN")]
     admin: Option<String>,
+    /// What to say on standard error: a level, or levels by part [default: info]
+    #[arg(long, value_name = "FILTER", env = "PATGATE_LOG_LEVEL")]
+    log_level: Option<String>,
+    /// In which form to say it: auto, text or json [default: auto]
+    #[arg(long, value_name = "FORMAT", env = "PATGATE_LOG_FORMAT")]
+    log_format: Option<String>,
 }
 
 impl From<Settings> for Overrides {
     fn from(settings: Settings) -> Self {
-        let Settings { config, listen, upstream, tokens, admin } = settings;
-        Self { config, listen, upstream, tokens, admin }
+        let Settings { config, listen, upstream, tokens, admin, log_level, log_format } = settings;
+        Self { config, listen, upstream, tokens, admin, log_level, log_format }
     }
 }
 

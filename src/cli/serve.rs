@@ -28,7 +28,7 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
     let started_at = Timestamp::now();
     let config = Config::load(overrides)?;
-    diagnostics::start();
+    diagnostics::start(&config.diagnostics);
     let mut source = Source::open(&config.source, &config.policy)?;
     let published = source.published().clone();
     let house = House::open(&config.server, &config.proxy, &config.audit, &published)?;

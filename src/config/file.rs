@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::bounds::{self, Limits, Timeouts};
 use super::units::{days, duration};
-use super::{Config, Overrides, origin, tls};
+use super::{Config, Diagnostics, Overrides, diagnostics, origin, tls};
 use crate::access::{IdentityHeaders, Policy};
 use crate::audit::{self, Destination};
 use crate::document::{Problem, Table};
@@ -57,6 +57,7 @@ impl Reader<'_> {
             "off" => Ok(None),
             address => address.parse::<ListenAddress>().map(Some),
         });
+        let diagnostics = self.diagnostics();
         let workers = root.number("workers", 1..=1024).and_then(|workers| usize::try_from(workers).ok());
         let upstream_host = root.parsed("upstream_host", |text| {
             HeaderValue::from_str(text).map_err(|_| "not a host: write host:port as the upstream expects it".to_owned())
@@ -109,6 +110,7 @@ impl Reader<'_> {
             source,
             policy,
             audit,
+            diagnostics: diagnostics?,
             metrics_token_ids,
         })
     }
@@ -139,8 +141,8 @@ impl Reader<'_> {
 
     /// Reports a mistake that stands in no file.
     fn outside(&mut self, key: &str, message: String) {
-        let variable = key.to_ascii_uppercase();
-        self.outside.push(Problem::outside(format!("{key} (--{key}, PATGATE_{variable})"), message));
+        let (flag, variable) = (key.replace('_', "-"), key.to_ascii_uppercase());
+        self.outside.push(Problem::outside(format!("{key} (--{flag}, PATGATE_{variable})"), message));
     }
 
     /// Paths in the file are relative to it.
@@ -215,6 +217,13 @@ impl Reader<'_> {
         }
         table.done();
         headers
+    }
+
+    fn diagnostics(&mut self) -> Option<Diagnostics> {
+        let overrides = self.overrides;
+        let filter = self.setting("log_level", overrides.log_level.as_deref(), Some("info"), diagnostics::filter);
+        let format = self.setting("log_format", overrides.log_format.as_deref(), Some("auto"), diagnostics::format);
+        Some(Diagnostics { filter: filter?, format: format? })
     }
 
     fn metrics_token_ids(&self) -> bool {

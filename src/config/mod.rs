@@ -2,12 +2,15 @@
 //! component's own settings. Whatever is wrong is reported at once.
 
 mod bounds;
+mod diagnostics;
 mod file;
 mod origin;
 mod tls;
 mod units;
 
 use std::path::{Path, PathBuf};
+
+pub use diagnostics::{Diagnostics, Format};
 
 use crate::access::Policy;
 use crate::document::{Document, Problem, Problems};
@@ -27,6 +30,10 @@ pub struct Overrides {
     pub tokens: Option<String>,
     /// `admin`
     pub admin: Option<String>,
+    /// `log_level`
+    pub log_level: Option<String>,
+    /// `log_format`
+    pub log_format: Option<String>,
 }
 
 /// Where the token commands look when nothing else is said.
@@ -60,6 +67,8 @@ pub struct Config {
     pub policy: Policy,
     /// The audit log.
     pub audit: audit::Params,
+    /// What is said on standard error.
+    pub diagnostics: Diagnostics,
     /// Whether metrics tell of tokens one by one.
     pub metrics_token_ids: bool,
 }

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use super::streams::{Leash, Streams, Watched};
 use super::upstream::Lease;
 use crate::access::Permit;
-use crate::audit::OpenRecord;
+use crate::audit::{OpenRecord, RequestId};
 use crate::verdict::Ended;
 
 // --- From the client ------------------------------------------------------------------------
@@ -276,6 +276,8 @@ impl Body for Outgoing {
                 }
                 Some(Err(error)) => {
                     relay.ended = Some(Ended::UpstreamFailed);
+                    let request_id = relay.record.as_ref().map(OpenRecord::request_id);
+                    tracing::warn!(request_id = request_id.map(RequestId::as_str), %error, "an answer broke off");
                     return Poll::Ready(Some(Err(BrokenOff::Upstream(error))));
                 }
                 None => {

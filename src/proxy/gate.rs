@@ -128,12 +128,12 @@ impl Gate {
     /// exchange is dropped.
     pub async fn handle(&self, mut request: Request<Incoming>, peer: Peer) -> Response<Outgoing> {
         let mut record = self.audit.begin(&request, peer.ip);
-        let request_id = record.request_id().clone();
+        let (request_id, trace) = (record.request_id().clone(), record.trace());
         let caller = Caller::of(request.headers(), &self.origins);
 
         let mut response = match self.judge(&request, peer, &caller, &mut record).await {
             Ok((permit, named)) => {
-                let hop = Hop { client_ip: peer.ip, secure: peer.secure, request_id: &request_id };
+                let hop = Hop { client_ip: peer.ip, secure: peer.secure, request_id: &request_id, trace };
                 match self.forward(request, &permit, named, hop, &mut record).await {
                     Ok(reply) => self.follow(reply, permit, record),
                     Err(Some(answer)) => close(answer, record),

@@ -18,6 +18,7 @@ use super::body::{Inbound, Meter};
 use super::upstream::{Address, Failure};
 use crate::access::{IdentityHeaders, Permit};
 use crate::audit::RequestId;
+use crate::trace::TraceContext;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -65,6 +66,7 @@ pub(super) struct Hop<'r> {
     pub(super) client_ip: Option<IpAddr>,
     pub(super) secure: bool,
     pub(super) request_id: &'r RequestId,
+    pub(super) trace: Option<TraceContext>,
 }
 
 impl Rules {
@@ -109,6 +111,9 @@ impl Rules {
             head.headers.insert(name, value);
         }
         head.headers.insert(X_REQUEST_ID, hop.request_id.value().clone());
+        if let Some(trace) = hop.trace {
+            trace.write(&mut head.headers);
+        }
         let proto = if hop.secure { "https" } else { "http" };
         head.headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
         if let Some(host) = public_host {

@@ -126,7 +126,7 @@ fn a_token_is_nowhere_to_be_found_behind_the_door() {
     let token = folder.token("alice", &[]);
     let encoded = STANDARD.encode(format!("x:{token}"));
     folder.configure(&origin.url(), "[limits]\nhead = 2048");
-    let proxy = folder.serve_with(&[], &[("PATGATE_LOG", "trace")]);
+    let proxy = folder.serve_with(&[], &[("PATGATE_LOG_LEVEL", "trace")]);
     let requests = [
         post(&token, "{}"),
         get(&token, "Connection: Authorization\r\n"),
@@ -147,13 +147,17 @@ fn a_token_is_nowhere_to_be_found_behind_the_door() {
     }
     let log = format!("{:?}", proxy.log());
     assert!(log.contains("listening"));
+    let metrics = proxy.health("/metrics").body;
+    assert!(metrics.contains("bad_checksum"));
     assert_eq!(proxy.last_audit().len(), requests.len());
     let received: String = origin.received().iter().map(|received| received.head.as_str()).collect();
     assert_eq!(received.matches("HTTP/1.1").count(), 2);
 
     // the middle of the secret: no cut, prefix or checksum hides it
     let secret = &token[24..46];
-    for (place, text) in [("log", &log), ("audit log", &folder.read("audit.jsonl")), ("upstream", &received)] {
+    for (place, text) in
+        [("log", &log), ("metrics", &metrics), ("audit log", &folder.read("audit.jsonl")), ("upstream", &received)]
+    {
         assert!(!text.contains(secret) && !text.contains(&encoded[20..60]), "a token is in the {place}: {text}");
     }
 }

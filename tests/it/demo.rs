@@ -51,7 +51,7 @@ impl Demo {
     }
 
     fn spawn(mut command: Command) -> Self {
-        for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "PATGATE_LISTEN", "PATGATE_LOG"] {
+        for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "PATGATE_LISTEN", "PATGATE_LOG_LEVEL"] {
             command.env_remove(name);
         }
         command.env("TERM", "xterm").args(["demo", "--listen", "127.0.0.1:0"]);

@@ -13,6 +13,7 @@ use crate::peers;
 use crate::stage::{Line, staged};
 
 const PAGE: &str = include_str!("../../docs/metrics.md");
+const ALERTS: &str = include_str!("../../config/prometheus-alerts.yml");
 
 // --- A scrape -------------------------------------------------------------------------------
 
@@ -144,6 +145,27 @@ fn every_metric_is_documented_and_every_documented_one_is_there() {
     let undocumented: Vec<_> = there.difference(&documented).collect();
     let missing: Vec<_> = documented.difference(&there).collect();
     assert!(undocumented.is_empty() && missing.is_empty(), "undocumented: {undocumented:#?}; missing: {missing:#?}");
+}
+
+#[test]
+fn alerts_are_about_metrics_that_there_are() {
+    let folder = Folder::new();
+    folder.token("alice", &[]);
+    let proxy = folder.serve("http://127.0.0.1:9", "");
+    let page = page(&proxy);
+    let expressions: Vec<_> = ALERTS.lines().filter_map(|line| line.trim().strip_prefix("expr: ")).collect();
+    assert!(expressions.len() >= 7, "{expressions:?}");
+    for expression in expressions {
+        let names = expression.match_indices("patgate_").map(|(at, _)| {
+            expression[at..].split(|char: char| !char.is_ascii_alphanumeric() && char != '_').next().unwrap()
+        });
+        for name in names {
+            assert!(page.contains(&format!("# TYPE {name} ")), "there is no {name}: {expression}");
+        }
+        for value in expression.split('"').skip(1).step_by(2).flat_map(|values| values.split('|')) {
+            assert!(page.contains(&format!("=\"{value}\"")), "there is no {value}: {expression}");
+        }
+    }
 }
 
 #[test]
@@ -332,9 +354,7 @@ fn token_ids_are_told_of_tokens_that_were_used_if_the_operator_asks() {
 
 #[test]
 fn the_process_and_its_readiness_are_told() {
-    let folder = Folder::new();
-    folder.token("alice", &[]);
-    let proxy = folder.serve("http://127.0.0.1:9", "");
+    let (origin, _folder, token, proxy) = staged("");
     let told = page(&proxy);
     assert_eq!(count(&told, "patgate_ready"), 1);
     assert_eq!(count(&told, "patgate_draining"), 0);
@@ -346,7 +366,9 @@ fn the_process_and_its_readiness_are_told() {
     assert!((0.0..60.0).contains(&(now - value(&told, "patgate_process_start_time_seconds"))));
 
     let mut held = Line::to(&proxy.address);
-    held.send("POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n");
+    held.send(get(&token, ""));
+    let mut upstream = origin.accept();
+    upstream.request();
     proxy.signal("TERM");
     let told = eventually("the drain", || {
         let page = page(&proxy);

@@ -26,13 +26,15 @@ pub(super) struct Arguments {
     /// Where the proxy listens; port 0 lets the system choose
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", env = "PATGATE_LISTEN")]
     listen: String,
+    /// What to say on standard error; its own MCP library tells more than most users want to know
+    #[arg(long, value_name = "FILTER", default_value = "info,rmcp=warn", env = "PATGATE_LOG_LEVEL")]
+    log_level: String,
 }
 
 /// How long the demonstration's token lives.
 const LIFETIME: Duration = Duration::from_hours(24);
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
-    diagnostics::start();
     let failed = |error: std::io::Error| Exit::failure(format!("the demonstration's MCP server cannot start: {error}"));
     let listener = std::net::TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
@@ -44,9 +46,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
         // never read: the list is made below and lives in memory only
         tokens: Some("(in memory)".to_owned()),
         admin: Some("off".to_owned()),
-        config: None,
+        log_level: Some(arguments.log_level.clone()),
+        ..Overrides::default()
     };
     let config = Config::load(&overrides)?;
+    diagnostics::start(&config.diagnostics);
     let minted = config.policy.prefix.mint().map_err(|error| Exit::failure(format!("no random numbers: {error}")))?;
     let directory = Directory::new(
         &list(&minted, Timestamp::now() + LIFETIME)?,
