@@ -42,9 +42,12 @@ impl TraceContext {
     /// Writes the context for the next hop. The client's `tracestate` goes on only with its `traceparent`.
     pub fn write(&self, headers: &mut HeaderMap) {
         let Self { trace_id, span_id, flags, .. } = self;
-        let text = format!("00-{trace_id:032x}-{span_id:016x}-{flags:02x}");
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        write_hex(&mut text[3..35], *trace_id);
+        write_hex(&mut text[36..52], (*span_id).into());
+        write_hex(&mut text[53..], (*flags).into());
         // hexadecimal digits and dashes are always a header value
-        if let Ok(value) = HeaderValue::try_from(text) {
+        if let Ok(value) = HeaderValue::from_bytes(&text) {
             headers.insert(TRACEPARENT, value);
         }
         if self.parent_id.is_none() || !is_bounded_state(headers) {
@@ -121,6 +124,14 @@ fn hex(digits: &[u8]) -> Option<u128> {
         };
         Some(number << 4 | u128::from(value))
     })
+}
+
+/// The lowest digits of a number, as many as there is room for.
+fn write_hex(room: &mut [u8], mut number: u128) {
+    for digit in room.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(number & 15) as usize];
+        number >>= 4;
+    }
 }
 
 fn is_bounded_state(headers: &HeaderMap) -> bool {
