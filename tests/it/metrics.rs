@@ -233,9 +233,11 @@ fn requests_are_counted_by_verdict_once_they_have_ended() {
     upstream.request();
     upstream.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
     client.answer_head();
-    let open = eventually("an open stream", || {
+    // the connections of those before are closed by now, or soon
+    let open = eventually("one open stream on the only connection", || {
         let page = page(&proxy);
-        (count(&page, "patgate_open_streams") == 1).then_some(page)
+        let levels = (count(&page, "patgate_open_streams"), count(&page, "patgate_open_connections"));
+        (levels == (1, 1)).then_some(page)
     });
     assert_eq!(verdict(&open, "denied", "unknown_token"), 2);
     assert_eq!(verdict(&open, "denied", "missing_credential"), 1);
@@ -247,7 +249,6 @@ fn requests_are_counted_by_verdict_once_they_have_ended() {
     assert_eq!(count(&open, "patgate_upstream_duration_seconds_count"), 1);
     assert_eq!(count(&open, "patgate_stream_duration_seconds_count"), 0);
     assert_eq!(count(&open, "patgate_upstream_connections"), 1);
-    assert_eq!(count(&open, "patgate_open_connections"), 1);
     assert_eq!(count(&open, "patgate_connections_total"), 5);
 
     upstream.send_chunk("0123456789");
@@ -390,6 +391,8 @@ fn reloads_are_counted_and_so_is_how_long_a_revocation_takes() {
     };
     let page_when =
         |what: &str, fits: &dyn Fn(&str) -> bool| eventually(what, || Some(page(&proxy)).filter(|page| fits(page)));
+    // in one step, so that nothing half-written is seen
+    let put = |name: &str, text: &str| std::fs::rename(folder.write("next", text), folder.path(name)).unwrap();
     let first = page(&proxy);
     assert_eq!((reloads(&first, "tokens", "success"), reloads(&first, "tokens", "failure")), (1, 0));
     assert_eq!(reloads(&first, "deny_list", "success"), 1);
@@ -397,20 +400,20 @@ fn reloads_are_counted_and_so_is_how_long_a_revocation_takes() {
     assert_eq!(count(&first, "patgate_revocation_lag_seconds_count"), 0, "nothing has changed yet");
 
     let good = folder.read("tokens.toml");
-    folder.write("tokens.toml", "[[tokens]]\n");
+    put("tokens.toml", "[[tokens]]\n");
     let bad = page_when("a bad list", &|page| reloads(page, "tokens", "failure") == 1);
     assert_eq!(count(&bad, "patgate_token_source_troubled"), 1);
     assert_eq!(count(&bad, "patgate_token_list_generation"), count(&first, "patgate_token_list_generation"));
     // looking at what is no good confirms nothing
     page_when("the list to age", &|page| value(page, "patgate_token_list_age_seconds") > 0.5);
 
-    folder.write("tokens.toml", &good);
+    put("tokens.toml", &good);
     let mended = page_when("a good list", &|page| count(page, "patgate_token_source_troubled") == 0);
     assert_eq!((reloads(&mended, "tokens", "success"), reloads(&mended, "tokens", "failure")), (2, 1));
     page_when("the list to be confirmed", &|page| value(page, "patgate_token_list_age_seconds") < 0.1);
 
     let id = token.strip_prefix("mcp_pat_").unwrap().split('_').next().unwrap();
-    folder.write("revoked.txt", id);
+    put("revoked.txt", id);
     let denied = page_when("a denied token", &|page| reloads(page, "deny_list", "success") == 2);
     assert_eq!(proxy.ask(&get(&token, "")).status, 401);
     assert_eq!(count(&denied, "patgate_revocation_lag_seconds_count"), 2);
