@@ -15,6 +15,7 @@ mod answers;
 mod architecture;
 mod configuration;
 mod connections;
+mod corpus;
 mod credentials;
 mod demo;
 mod deployment;
