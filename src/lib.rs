@@ -1,13 +1,14 @@
 //! patgate: an authentication sidecar that puts a lock on any MCP server.
 //!
 //! The floors, from the ground up; imports run downward only, and a test holds them to it:
-//! `document` and `verdict`, `token`, `mcp`, `watch`, `trace` and `metrics`, `access` and `tls`, `source` and `audit`, `proxy`,
+//! `deadline`, `document` and `verdict`, `token`, `mcp`, `watch`, `trace` and `metrics`, `access` and `tls`, `source` and `audit`, `proxy`,
 //! `server`, `config`, `cli`.
 
 pub mod access;
 pub mod audit;
 pub mod cli;
 pub mod config;
+pub mod deadline;
 pub mod document;
 pub mod mcp;
 pub mod metrics;

@@ -55,6 +55,8 @@ pub enum Reason {
     TooLarge,
     /// More than the caller may have in this time, or at this time.
     RateLimited,
+    /// A request that began to come and did not come to an end.
+    ClientTimeout,
     /// A session that belongs to somebody else.
     SessionMismatch,
     /// A browser's preflight, answered here.

@@ -21,6 +21,10 @@ pub(super) struct Limits {
 pub(super) struct Timeouts {
     pub(super) handshake: Duration,
     pub(super) head: Duration,
+    pub(super) idle: Duration,
+    pub(super) body: Duration,
+    pub(super) write: Duration,
+    pub(super) keep_alive: Duration,
     pub(super) upstream_connect: Duration,
     pub(super) upstream_head: Duration,
     pub(super) upstream_idle: Duration,
@@ -59,6 +63,10 @@ impl Timeouts {
         let timeouts = Self {
             handshake: seconds("handshake", 10),
             head: seconds("head", 10),
+            idle: seconds("idle", 75),
+            body: seconds("body", 30),
+            write: seconds("write", 30),
+            keep_alive: seconds("keep_alive", 30),
             upstream_connect: seconds("upstream_connect", 5),
             upstream_head: seconds("upstream_head", 300),
             upstream_idle: seconds("upstream_idle", 4),

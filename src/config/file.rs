@@ -13,7 +13,7 @@ use super::{Config, Diagnostics, Overrides, diagnostics, origin, tls};
 use crate::access::{IdentityHeaders, Policy};
 use crate::audit::{self, Destination};
 use crate::document::{Problem, Table};
-use crate::proxy::{self, Address, AllowedHosts, AllowedOrigins, SessionParams, UpstreamParams};
+use crate::proxy::{self, Address, AllowedHosts, AllowedOrigins, InboundBounds, SessionParams, UpstreamParams};
 use crate::server::{self, ListenAddress};
 use crate::source::{self, Origin, last_used};
 use crate::token::Prefix;
@@ -86,6 +86,9 @@ impl Reader<'_> {
                     streams: limits.streams,
                     handshake_timeout: timeouts.handshake,
                     head_timeout: timeouts.head,
+                    idle_timeout: timeouts.idle,
+                    write_timeout: timeouts.write,
+                    keep_alive: timeouts.keep_alive,
                 },
                 drain_timeout: timeouts.drain,
             },
@@ -105,7 +108,7 @@ impl Reader<'_> {
                 allowed_hosts: allowed_hosts.unwrap_or_default(),
                 sessions: SessionParams { capacity: limits.sessions, idle: timeouts.session_idle },
                 rates,
-                body_limit: limits.body,
+                body: InboundBounds { size: limits.body, pause: timeouts.body },
             },
             source,
             policy,

@@ -130,6 +130,10 @@ pub(super) fn unread(status: StatusCode) -> (Response<Bytes>, Reason) {
             let message = "the head of the request is larger than this server takes: send fewer or shorter headers";
             Answer::new(status, Reason::TooLarge, message)
         }
+        StatusCode::REQUEST_TIMEOUT => {
+            let message = "the request was too long in coming: send it again";
+            Answer::new(status, Reason::ClientTimeout, message)
+        }
         _ => {
             let message = "this is not a well-formed HTTP request: check its framing and its headers";
             Answer::new(status, Reason::MalformedRequest, message)
@@ -175,9 +179,16 @@ pub(super) fn failed(failure: &Failure) -> Answer {
             "the MCP server behind this proxy did not answer in time: whether it acted on the request is not known",
         ),
         Failure::BodyTooLarge => return body_too_large(),
+        Failure::BodyStalled => return body_stalled(),
         Failure::BodyBroken | Failure::ClientGone => return unread_body(),
     };
     Answer::new(status, reason, message)
+}
+
+fn body_stalled() -> Answer {
+    let message = "the request body was too long in coming: send it again, or ask the operator to raise timeouts.body";
+    // the rest of it may still come
+    Answer::new(StatusCode::REQUEST_TIMEOUT, Reason::ClientTimeout, message).with(CONNECTION, "close")
 }
 
 fn unread_body() -> Answer {

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -15,6 +16,7 @@ use super::streams::{Leash, Streams, Watched};
 use super::upstream::Lease;
 use crate::access::Permit;
 use crate::audit::{OpenRecord, RequestId};
+use crate::deadline::Deadline;
 use crate::verdict::Ended;
 
 // --- From the client ------------------------------------------------------------------------
@@ -23,8 +25,18 @@ use crate::verdict::Ended;
 #[derive(Debug)]
 pub struct Inbound {
     body: Incoming,
-    limit: u64,
+    bounds: InboundBounds,
+    deadline: Deadline,
     meter: Arc<Meter>,
+}
+
+/// The bounds of a request's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InboundBounds {
+    /// Its largest size, in bytes.
+    pub size: u64,
+    /// How long the next part of it may be in coming.
+    pub pause: Duration,
 }
 
 /// What the other side of the proxy needs to know of a request's body.
@@ -39,6 +51,7 @@ const WHOLE: u8 = 1;
 const TOO_LARGE: u8 = 2;
 const BROKEN: u8 = 3;
 const LEFT: u8 = 4;
+const STALLED: u8 = 5;
 
 impl Meter {
     pub(super) fn bytes(&self) -> u64 {
@@ -63,6 +76,11 @@ impl Meter {
         self.state.load(Ordering::Acquire) == LEFT
     }
 
+    /// The client stopped sending and stayed.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.state.load(Ordering::Acquire) == STALLED
+    }
+
     fn set(&self, state: u8) {
         self.state.store(state, Ordering::Release);
     }
@@ -74,18 +92,21 @@ pub enum InboundError {
     /// The limit was reached.
     #[error("the request body is too large")]
     TooLarge,
+    /// The next part was too long in coming.
+    #[error("the request body stalled")]
+    Stalled,
     /// The client broke off.
     #[error("the request body broke off")]
     Broken(#[source] hyper::Error),
 }
 
 impl Inbound {
-    pub(super) fn new(body: Incoming, limit: u64) -> Self {
+    pub(super) fn new(body: Incoming, bounds: InboundBounds) -> Self {
         let meter = Arc::<Meter>::default();
         if body.is_end_stream() {
             meter.set(WHOLE);
         }
-        Self { body, limit, meter }
+        Self { body, bounds, deadline: Deadline::default(), meter }
     }
 
     pub(super) fn meter(&self) -> &Arc<Meter> {
@@ -105,7 +126,14 @@ impl Body for Inbound {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, InboundError>>> {
         loop {
-            let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
+            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+                let pause = self.bounds.pause;
+                ready!(self.deadline.poll_or_set(cx, pause));
+                self.meter.set(STALLED);
+                return Poll::Ready(Some(Err(InboundError::Stalled)));
+            };
+            self.deadline.clear();
+            let Some(frame) = frame else {
                 self.meter.set(WHOLE);
                 return Poll::Ready(None);
             };
@@ -116,7 +144,7 @@ impl Body for Inbound {
             // trailers could smuggle an identity past the head: they end here
             let Ok(data) = frame.into_data() else { continue };
             let bytes = self.meter.bytes.fetch_add(data.len() as u64, Ordering::Relaxed) + data.len() as u64;
-            if bytes > self.limit {
+            if bytes > self.bounds.size {
                 self.meter.set(TOO_LARGE);
                 return Poll::Ready(Some(Err(InboundError::TooLarge)));
             }

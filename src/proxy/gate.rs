@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use jiff::Timestamp;
 
 use super::answer::{self, Answer};
-use super::body::Outgoing;
+use super::body::{InboundBounds, Outgoing};
 use super::origin::{AllowedHosts, AllowedOrigins, Caller};
 use super::rate::{self, Rates};
 use super::rewrite::{self, Hop, Rules};
@@ -47,8 +47,8 @@ pub struct Params {
     pub sessions: sessions::Params,
     /// How often who may call.
     pub rates: rate::Params,
-    /// The largest request body, in bytes.
-    pub body_limit: u64,
+    /// The bounds of a request's body.
+    pub body: InboundBounds,
 }
 
 /// Where a connection comes from.
@@ -102,14 +102,14 @@ impl Gate {
     /// One worker's gate.
     pub fn new(params: &Params, shared: &Shared) -> Self {
         let Shared { directory, finder, upstream: upstream_counts, streams, sessions, rates, audit } = shared.clone();
-        let Params { upstream, upstream_host, identity, allowed_origins, allowed_hosts, body_limit, .. } = params;
+        let Params { upstream, upstream_host, identity, allowed_origins, allowed_hosts, body, .. } = params;
         Self {
-            rules: Rules::new(&upstream.address, upstream_host.as_ref(), identity, *body_limit),
+            rules: Rules::new(&upstream.address, upstream_host.as_ref(), identity, *body),
             origins: allowed_origins.clone(),
             hosts: allowed_hosts.clone(),
             upstream: Upstream::new(upstream, &upstream_counts),
             upstream_counts,
-            body_limit: *body_limit,
+            body_limit: body.size,
             directory,
             finder,
             streams,

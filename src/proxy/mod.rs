@@ -11,7 +11,7 @@ mod sessions;
 mod streams;
 mod upstream;
 
-pub use body::{Inbound, Outgoing};
+pub use body::{Inbound, InboundBounds, Outgoing};
 pub(crate) use gate::close_unread;
 pub use gate::{Gate, Params, Peer, Shared};
 pub use origin::{AllowedHosts, AllowedOrigins};

@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Ur
 use hyper::body::Incoming;
 
 use super::answer::{self, Answer};
-use super::body::{Inbound, Meter};
+use super::body::{Inbound, InboundBounds, Meter};
 use super::upstream::{Address, Failure};
 use crate::access::{IdentityHeaders, Permit};
 use crate::audit::RequestId;
@@ -35,7 +35,7 @@ pub(super) struct Rules {
     path_prefix: Box<str>,
     /// [`normalised`]: the names by which an upstream might know a user.
     identity: Vec<Box<str>>,
-    body_limit: u64,
+    body: InboundBounds,
 }
 
 /// A request that may be sent upstream. Only `Rules::request` makes one, and it takes a [`Permit`].
@@ -74,7 +74,7 @@ impl Rules {
         upstream: &Address,
         host: Option<&HeaderValue>,
         identity: &IdentityHeaders,
-        body_limit: u64,
+        body: InboundBounds,
     ) -> Self {
         // whatever the names are set to, an upstream may still believe the usual ones
         let usual = IdentityHeaders::default();
@@ -86,14 +86,14 @@ impl Rules {
             host: host.cloned().unwrap_or_else(|| upstream.host()),
             path_prefix: upstream.path_prefix().into(),
             identity: names,
-            body_limit,
+            body,
         }
     }
 
     /// The request as the upstream gets it.
     pub(super) fn request(&self, request: Request<Incoming>, permit: &Permit, hop: Hop<'_>) -> Result<Forward, Answer> {
         let (mut head, body) = request.into_parts();
-        let body = Inbound::new(body, self.body_limit);
+        let body = Inbound::new(body, self.body);
         let public_host = public_host(&head.uri, &head.headers);
 
         if !is_plainly_framed(&head.headers) {
@@ -281,12 +281,15 @@ fn climbs(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn rules(upstream: &str) -> Rules {
         let identity =
             IdentityHeaders { user: Some(HeaderName::from_static("remote_user")), ..IdentityHeaders::default() };
-        Rules::new(&upstream.parse().unwrap(), None, &identity, 1024)
+        let body = InboundBounds { size: 1024, pause: Duration::from_secs(1) };
+        Rules::new(&upstream.parse().unwrap(), None, &identity, body)
     }
 
     #[test]

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use super::counts::Counts;
 use super::drain::{Drain, Phase};
 use super::leash::{OpenAnswer, StreamExecutor, until_cut};
+use super::patience::Reading;
 use super::stream::{AnswerUnread, Stream, Transport};
 use crate::proxy::{Gate, Outgoing, Peer, close_unread};
 
@@ -34,8 +35,14 @@ pub struct Limits {
     pub streams: u32,
     /// The time for the TLS handshake.
     pub handshake_timeout: Duration,
-    /// The time for the head of a request, and for which a connection may stay unused.
+    /// The time for the first byte of a connection, and from the first byte of a request to the end of its head.
     pub head_timeout: Duration,
+    /// The time for which a connection may stay unused after an answer.
+    pub idle_timeout: Duration,
+    /// The time for which bytes may wait for the client to take them.
+    pub write_timeout: Duration,
+    /// How often a silent client is asked whether it is still there.
+    pub keep_alive: Duration,
 }
 
 /// What serves the connections of one worker.
@@ -48,6 +55,18 @@ pub(super) struct Service {
 }
 
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What HTTP/1.1 may buffer each way, and HTTP/2 for each stream towards the client.
+const BUFFER: usize = 128 * 1024;
+
+/// What an HTTP/2 client may send before it is read: for one stream, and for all.
+const STREAM_WINDOW: u32 = 128 * 1024;
+const CONNECTION_WINDOW: u32 = 512 * 1024;
+
+/// How many streams a client of HTTP/2 may have reset before they were looked at, and how many it may have
+/// made us reset. One that does more is an attacker (CVE-2023-44487, CVE-2025-8671) and loses its connection.
+const PENDING_RESETS: usize = 20;
+const LOCAL_RESETS: usize = 100;
 
 /// Serves one connection until it ends or is cut.
 pub(super) async fn serve(mut transport: Transport, peer: Peer, context: Arc<Service>) {
@@ -86,22 +105,24 @@ async fn hear_preface(transport: &mut Transport, first: &mut BytesMut) -> Option
 
 async fn serve_http1(transport: Transport, first: BytesMut, peer: Peer, context: Arc<Service>) {
     let (answering, streaming) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let stream = Stream::new(transport, first, answer_unread(&context, peer, &answering)).looking_ahead(&streaming);
+    let Limits { head, headers, head_timeout, idle_timeout, write_timeout, .. } = context.limits;
+    let stream = Stream::new(transport, first, answer_unread(&context, peer, &answering), write_timeout)
+        .looking_ahead(&streaming)
+        .reading_in_time(Reading::new(&answering, head_timeout, idle_timeout));
     let answer = OpenAnswer::default();
     let service = service_fn(|request: Request<Incoming>| {
         let busy = Busy::new(&answering);
         let (context, streaming, answer) = (Arc::clone(&context), Arc::clone(&streaming), answer.clone());
         async move {
             let response = context.gate.handle(request, peer).await;
-            let streaming = Streaming::Not(streaming);
-            Ok::<_, Infallible>(response.map(|body| Answering { body, answer, _busy: busy, streaming }))
+            let way = Way::Http1 { count: streaming, streaming: None };
+            Ok::<_, Infallible>(response.map(|body| Answering { body, answer, _busy: busy, way }))
         }
     });
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(context.limits.head_timeout)
-        .max_header_size(context.limits.head)
-        .max_headers(context.limits.headers)
+        .max_header_size(head)
+        .max_headers(headers)
+        .max_buf_size(head.max(BUFFER))
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     tokio::select! {
@@ -117,7 +138,8 @@ async fn serve_http1(transport: Transport, first: BytesMut, peer: Peer, context:
 
 async fn serve_http2(transport: Transport, first: BytesMut, peer: Peer, context: Arc<Service>) {
     // over HTTP/2 nothing is answered outside a stream
-    let stream = Stream::new(transport, first, Box::new(|_| None));
+    let Limits { head, streams, head_timeout, idle_timeout, write_timeout, keep_alive, .. } = context.limits;
+    let stream = Stream::new(transport, first, Box::new(|_| None), write_timeout);
     let usage = Arc::new(Use::default());
     let (gate, using) = (Arc::clone(&context), Arc::clone(&usage));
     let executor = StreamExecutor::default();
@@ -125,31 +147,39 @@ async fn serve_http2(transport: Transport, first: BytesMut, peer: Peer, context:
     let service = service_fn(move |request: Request<Incoming>| {
         using.requests.fetch_add(1, Ordering::AcqRel);
         let busy = Busy::new(&using.answering);
-        let (context, answer) = (Arc::clone(&gate), opening.open());
+        let (context, using, answer) = (Arc::clone(&gate), Arc::clone(&using), opening.open());
         async move {
             let response = context.gate.handle(request, peer).await;
-            let streaming = Streaming::Not(Arc::default());
-            Ok::<_, Infallible>(response.map(|body| Answering { body, answer, _busy: busy, streaming }))
+            let way = Way::Http2 { owed: Some(Busy::new(&using.owed)), usage: using };
+            Ok::<_, Infallible>(response.map(|body| Answering { body, answer, _busy: busy, way }))
         }
     });
-    let head = u32::try_from(context.limits.head).unwrap_or(u32::MAX);
     let connection = http2::Builder::new(executor)
         .timer(TokioTimer::new())
-        .max_concurrent_streams(context.limits.streams)
-        .max_header_list_size(head)
+        .max_concurrent_streams(streams)
+        .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(BUFFER)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(LOCAL_RESETS)
+        .keep_alive_interval(keep_alive)
+        .keep_alive_timeout(keep_alive)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     tokio::select! {
         biased;
         _ = connection.as_mut() => return,
         () = context.drain.reached(Phase::Draining) => connection.as_mut().graceful_shutdown(),
-        () = usage.ceases(context.limits.head_timeout) => connection.as_mut().graceful_shutdown(),
+        () = usage.ceases(head_timeout, idle_timeout) => connection.as_mut().graceful_shutdown(),
+        () = usage.stalls(write_timeout) => return,
     }
     tokio::select! {
         _ = connection.as_mut() => {}
         () = context.drain.reached(Phase::Over) => {}
         // one that does not even take its goodbye
-        () = usage.ceases(context.limits.head_timeout) => {}
+        () = usage.ceases(head_timeout, head_timeout) => {}
+        () = usage.stalls(write_timeout) => {}
     }
 }
 
@@ -158,15 +188,31 @@ async fn serve_http2(transport: Transport, first: BytesMut, peer: Peer, context:
 struct Use {
     answering: Arc<AtomicUsize>,
     requests: AtomicUsize,
+    /// How many answers wait for the client, and not for the upstream.
+    owed: Arc<AtomicUsize>,
+    /// How many parts of answers have been handed on.
+    moves: AtomicUsize,
 }
 
 impl Use {
-    /// Waits until there has been no request, new or old, for `patience`.
-    async fn ceases(&self, patience: Duration) {
+    /// Waits until there has been no request, new or old, for a while: `first`, or `later` once there was one.
+    async fn ceases(&self, first: Duration, later: Duration) {
         loop {
             let before = self.requests.load(Ordering::Acquire);
-            tokio::time::sleep(patience).await;
+            tokio::time::sleep(if before == 0 { first } else { later }).await;
             if self.answering.load(Ordering::Acquire) == 0 && self.requests.load(Ordering::Acquire) == before {
+                return;
+            }
+        }
+    }
+
+    /// Waits until the client has taken nothing of what it is owed for `patience`. By the windows of
+    /// HTTP/2 it can do so while its connection looks well.
+    async fn stalls(&self, patience: Duration) {
+        loop {
+            let before = self.moves.load(Ordering::Acquire);
+            tokio::time::sleep(patience).await;
+            if self.owed.load(Ordering::Acquire) > 0 && self.moves.load(Ordering::Acquire) == before {
                 return;
             }
         }
@@ -218,20 +264,22 @@ impl Drop for Busy {
     }
 }
 
-/// A body during which its connection counts as answering, and as streaming once the request's own
-/// body has been taken in.
+/// A body during which its connection counts as answering.
 #[derive(Debug)]
 struct Answering {
     body: Outgoing,
     answer: OpenAnswer,
     _busy: Busy,
-    streaming: Streaming,
+    way: Way,
 }
 
+/// What else is counted, by the HTTP that is spoken.
 #[derive(Debug)]
-enum Streaming {
-    Not(Arc<AtomicUsize>),
-    Counted { _busy: Busy },
+enum Way {
+    /// Whether the answer is being streamed: it is once the request's own body has been taken in.
+    Http1 { count: Arc<AtomicUsize>, streaming: Option<Busy> },
+    /// Whether the client is owed a part: from when it is handed on until the next one is asked for.
+    Http2 { usage: Arc<Use>, owed: Option<Busy> },
 }
 
 impl Body for Answering {
@@ -239,15 +287,22 @@ impl Body for Answering {
     type Error = <Outgoing as Body>::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        if let Streaming::Not(count) = &self.streaming
-            && self.body.has_taken_request()
-        {
-            self.streaming = Streaming::Counted { _busy: Busy::new(count) };
+        let Self { body, answer, way, .. } = &mut *self;
+        match way {
+            Way::Http1 { count, streaming } if streaming.is_none() && body.has_taken_request() => {
+                *streaming = Some(Busy::new(count));
+            }
+            Way::Http1 { .. } => {}
+            Way::Http2 { owed, .. } => *owed = None,
         }
-        let was_watched = self.body.leash().is_some();
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if !was_watched && let Some(leash) = self.body.leash() {
-            self.answer.begin(leash.clone());
+        let was_watched = body.leash().is_some();
+        let frame = Pin::new(&mut *body).poll_frame(cx);
+        if !was_watched && let Some(leash) = body.leash() {
+            answer.begin(leash.clone());
+        }
+        if let (Way::Http2 { usage, owed }, true) = (way, frame.is_ready()) {
+            usage.moves.fetch_add(1, Ordering::AcqRel);
+            *owed = Some(Busy::new(&usage.owed));
         }
         frame
     }

@@ -6,6 +6,7 @@ mod counts;
 mod drain;
 mod leash;
 mod listener;
+mod patience;
 mod scrape;
 mod stream;
 mod worker;

@@ -1,10 +1,11 @@
 //! A connection's bytes, whatever they come through.
 //!
-//! Three things happen here and nowhere else. The first bytes can be put back after a look at them.
+//! Four things happen here and nowhere else. The first bytes can be put back after a look at them.
 //! The bare answers that the HTTP library gives by itself, to what it cannot read as a request, are
 //! exchanged for ours, so that every refusal has a body, an id and an audit record. And a connection
 //! ends with a goodbye: closing it with unread bytes would reset it and could swallow the answer, so
-//! a little is read from a client that goes on sending.
+//! a little is read from a client that goes on sending. And nobody may be late: with the head of a request,
+//! with a next request, with taking an answer.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -19,6 +20,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
+
+use super::patience::{Late, Reading, Writing};
 
 /// The ways by which a client comes.
 #[derive(Debug)]
@@ -41,6 +44,9 @@ pub(super) struct Stream {
     answer_unread: AnswerUnread,
     own_answer: Option<Bytes>,
     goodbye: Goodbye,
+    writing: Writing,
+    reading: Option<Reading>,
+    is_late: bool,
 }
 
 /// What is left of the patience with a client that goes on sending.
@@ -60,9 +66,29 @@ const LOOK_AHEAD: usize = 16 * 1024;
 const BARE_ANSWER: usize = 256;
 
 impl Stream {
-    pub(super) fn new(transport: Transport, put_back: BytesMut, answer_unread: AnswerUnread) -> Self {
-        let goodbye = Goodbye { said: false, bytes: LINGER_BYTES, deadline: None };
-        Self { transport, put_back, streaming: None, answer_unread, own_answer: None, goodbye }
+    pub(super) fn new(
+        transport: Transport,
+        put_back: BytesMut,
+        answer_unread: AnswerUnread,
+        write_timeout: Duration,
+    ) -> Self {
+        Self {
+            transport,
+            put_back,
+            streaming: None,
+            answer_unread,
+            own_answer: None,
+            goodbye: Goodbye { said: false, bytes: LINGER_BYTES, deadline: None },
+            writing: Writing::new(write_timeout),
+            reading: None,
+            is_late: false,
+        }
+    }
+
+    /// Holds the client to its deadlines for requests.
+    pub(super) fn reading_in_time(mut self, reading: Reading) -> Self {
+        self.reading = Some(reading);
+        self
     }
 
     /// Notices the end of the client even while nobody reads: the HTTP library stops reading as long
@@ -94,6 +120,26 @@ impl Stream {
         }
     }
 
+    /// Nothing has come. A client that has begun to ask is told why its connection ends.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(reading) = &mut self.reading else { return Poll::Pending };
+        match ready!(reading.poll_late(cx)) {
+            // as if the client had ended it
+            Late::Idle => Poll::Ready(Ok(())),
+            Late::Head => {
+                self.is_late = true;
+                self.own_answer = (self.answer_unread)(408);
+                self.poll_dismissal(cx)
+            }
+        }
+    }
+
+    /// Ends a connection in whose head the HTTP library is still waiting.
+    fn poll_dismissal(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_own_answer(cx))?;
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
     /// The answer of ours that goes out in place of `bytes`, if they are a bare answer.
     fn exchange(&mut self, bytes: &[u8]) -> Option<Bytes> {
         let status = bytes.strip_prefix(b"HTTP/1.1 ").filter(|_| bytes.len() <= BARE_ANSWER)?.first_chunk::<3>()?;
@@ -102,13 +148,21 @@ impl Stream {
         if ours { None } else { (self.answer_unread)(status) }
     }
 
+    fn wrote(&mut self, cx: &mut Context<'_>, attempt: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let (Poll::Ready(Ok(_)), Some(reading)) = (&attempt, &mut self.reading) {
+            reading.told();
+        }
+        self.writing.in_time(cx, attempt)
+    }
+
     /// Writes the answer that stands in for a bare one, and ends the connection: the HTTP library
     /// drops it after a bare answer without a goodbye.
     fn poll_own_answer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(answer) = &mut self.own_answer
             && !answer.is_empty()
         {
-            let written = ready!(Pin::new(&mut self.transport).poll_write(cx, answer))?;
+            let attempt = Pin::new(&mut self.transport).poll_write(cx, answer);
+            let written = ready!(self.writing.in_time(cx, attempt))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -120,7 +174,8 @@ impl Stream {
     /// Ends our direction, then reads until the client ends its own, has sent enough or taken long enough.
     fn poll_goodbye(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.goodbye.said {
-            ready!(Pin::new(&mut self.transport).poll_shutdown(cx))?;
+            let attempt = Pin::new(&mut self.transport).poll_shutdown(cx);
+            ready!(self.writing.in_time(cx, attempt))?;
             self.goodbye.said = true;
         }
         let mut scratch = [MaybeUninit::uninit(); 4096];
@@ -144,12 +199,22 @@ impl Stream {
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.put_back.is_empty() {
+        if self.is_late {
+            return self.poll_dismissal(cx);
+        }
+        if self.put_back.is_empty() {
+            let Poll::Ready(read) = Pin::new(&mut self.transport).poll_read(cx, buf) else {
+                return self.poll_late(cx);
+            };
+            read?;
+        } else {
             let length = self.put_back.len().min(buf.remaining());
             buf.put_slice(&self.put_back.split_to(length));
-            return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.transport).poll_read(cx, buf)
+        if let Some(reading) = &mut self.reading {
+            reading.heard();
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -161,7 +226,8 @@ impl AsyncWrite for Stream {
         if self.own_answer.is_some() {
             return self.poll_own_answer(cx).map_ok(|()| buf.len());
         }
-        Pin::new(&mut self.transport).poll_write(cx, buf)
+        let attempt = Pin::new(&mut self.transport).poll_write(cx, buf);
+        self.wrote(cx, attempt)
     }
 
     fn poll_write_vectored(
@@ -170,10 +236,11 @@ impl AsyncWrite for Stream {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         // a bare answer is one short slice: it has no body
-        match bufs {
-            [single] => self.poll_write(cx, single),
-            _ => Pin::new(&mut self.transport).poll_write_vectored(cx, bufs),
+        if let [single] = bufs {
+            return self.poll_write(cx, single);
         }
+        let attempt = Pin::new(&mut self.transport).poll_write_vectored(cx, bufs);
+        self.wrote(cx, attempt)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -181,9 +248,13 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.transport).poll_flush(cx))?;
+        let attempt = Pin::new(&mut self.transport).poll_flush(cx);
+        ready!(self.writing.in_time(cx, attempt))?;
         if self.streaming.is_some() && !self.goodbye.said {
             self.look_ahead(cx)?;
+        }
+        if let Some(reading) = &mut self.reading {
+            reading.watch(cx);
         }
         Poll::Ready(Ok(()))
     }

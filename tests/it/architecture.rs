@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules of the crate, from the ground up.
 const FLOORS: [&[&str]; 9] = [
-    &["document", "verdict"],
+    &["deadline", "document", "verdict"],
     &["mcp", "metrics", "token", "trace", "watch"],
     &["access", "tls"],
     &["source", "audit"],

@@ -74,14 +74,14 @@ impl Client {
     }
 
     /// Begins a request; its body is what is sent through the channel, until that is dropped.
-    fn begin(&mut self, request: http::request::Builder) -> (UnboundedSender<Bytes>, Answering) {
+    pub fn begin(&mut self, request: http::request::Builder) -> (UnboundedSender<Bytes>, Answering) {
         let (parts, body) = unbounded_channel();
         let sending = self.sender.send_request(request.body(Parts(body)).unwrap());
         (parts, self.background.spawn(sending))
     }
 
     /// The head of an answer, and its body to be read.
-    fn answer(&self, answering: Answering) -> Response<Incoming> {
+    pub fn answer(&self, answering: Answering) -> Response<Incoming> {
         self.wait(answering).unwrap().unwrap()
     }
 
@@ -94,14 +94,14 @@ impl Client {
     }
 
     /// The next part of a body, an empty one at its proper end.
-    fn part(&self, body: &mut Incoming) -> hyper::Result<String> {
+    pub fn part(&self, body: &mut Incoming) -> hyper::Result<String> {
         let part = self.wait(body.frame()).transpose()?;
         let data = part.map(|part| part.into_data().unwrap()).unwrap_or_default();
         Ok(String::from_utf8(data.to_vec()).unwrap())
     }
 }
 
-type Answering = JoinHandle<hyper::Result<Response<Incoming>>>;
+pub type Answering = JoinHandle<hyper::Result<Response<Incoming>>>;
 
 fn get(proxy: &Proxy, token: &str) -> http::request::Builder {
     Request::get(proxy.url("/mcp")).header("authorization", format!("Bearer {token}"))
@@ -261,7 +261,7 @@ fn silent_connections_are_let_go_in_time() {
     let origin = Origin::plain();
     let folder = Folder::new();
     folder.token("alice", &[]);
-    let proxy = folder.serve(&origin.url(), "[timeouts]\nhead = \"300ms\"");
+    let proxy = folder.serve(&origin.url(), "[timeouts]\nhead = \"300ms\"\nidle = \"300ms\"");
     let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let settings = "\0\0\0\u{4}\0\0\0\0\0";
     for begun in [preface.to_owned(), format!("{preface}{settings}")] {

@@ -13,6 +13,7 @@
 
 mod answers;
 mod architecture;
+mod bounds;
 mod configuration;
 mod connections;
 mod corpus;

@@ -60,6 +60,9 @@ pub(super) enum Failure {
     /// The client sent more than it may.
     #[error("the request body is too large")]
     BodyTooLarge,
+    /// The client stopped in the middle of its body.
+    #[error("the request body stalled")]
+    BodyStalled,
     /// The client sent its body wrongly.
     #[error("the request body is not well-formed")]
     BodyBroken,
@@ -136,6 +139,7 @@ impl Upstream {
             Ok(response) => Ok(Sent::Answered(Reply { response, lease, request: meter })),
             Err((_, Some(untouched))) => Ok(Sent::NotTaken(untouched)),
             Err(_) if meter.is_too_large() => Err(Failure::BodyTooLarge),
+            Err(_) if meter.is_stalled() => Err(Failure::BodyStalled),
             Err(_) if meter.is_left() => Err(Failure::ClientGone),
             Err(_) if meter.is_broken() => Err(Failure::BodyBroken),
             Err((error, None)) if error.is_parse() => Err(Failure::Invalid("the upstream's answer is not HTTP")),

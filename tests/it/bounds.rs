@@ -1,0 +1,333 @@
+//! Deadlines and bounds, seen from outside: whoever is late, or too many, is told and let go.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use http::Request;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::harness::{Folder, Keep, Origin, Proxy, eventually, get, post, post_in_chunks};
+use crate::http2::Client;
+use crate::stage::{Line, staged};
+
+// --- Late clients ---------------------------------------------------------------------------
+
+#[test]
+fn a_head_that_does_not_come_to_an_end_is_answered_with_408() {
+    let (origin, _folder, token, proxy) = staged("[timeouts]\nhead = \"300ms\"");
+    let whole = get(&token, "");
+    for used in [false, true] {
+        let mut client = Line::to(&proxy.address);
+        if used {
+            client.send(get("unknown", ""));
+            assert_eq!(client.answer().status, 401);
+        }
+        client.send(&whole[..whole.len() - 2]);
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.header("connection")), (408, Some("close")));
+        assert!(answer.json()["error"]["message"].as_str().unwrap().contains("too long in coming"));
+        assert_eq!(proxy.record_of(&answer)["reason"], "client_timeout");
+        client.await_end();
+    }
+    assert!(origin.is_quiet());
+}
+
+#[test]
+fn an_unused_connection_is_closed_without_a_word_and_not_before_its_time() {
+    let (_origin, _folder, _token, proxy) = staged("[timeouts]\nhead = \"200ms\"\nidle = \"900ms\"");
+    let mut client = Line::to(&proxy.address);
+    for _ in 0..2 {
+        client.send(get("unknown", ""));
+        assert_eq!(client.answer().status, 401);
+        // more than a head may take
+        std::thread::sleep(Duration::from_millis(400));
+    }
+    let since = Instant::now();
+    assert_eq!(client.reader().read(&mut [0; 64]).unwrap(), 0, "not a word");
+    assert!((200..5000).contains(&since.elapsed().as_millis()), "{:?}", since.elapsed());
+    assert_eq!(proxy.audit(2).len(), 2);
+}
+
+#[test]
+fn a_body_that_stalls_is_answered_with_408_and_its_upstream_is_left() {
+    let (origin, _folder, token, proxy) = staged("[timeouts]\nbody = \"300ms\"");
+    for request in [post(&token, "123456789").replace("6789", ""), post_in_chunks(&token) + "4\r\n1234\r\n"] {
+        let mut client = Line::to(&proxy.address);
+        client.send(request);
+        let mut upstream = origin.accept();
+        upstream.request();
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.header("connection")), (408, Some("close")));
+        upstream.await_end();
+        let record = proxy.record_of(&answer);
+        assert_eq!((&record["outcome"], &record["reason"]), (&"denied".into(), &"client_timeout".into()));
+        client.await_end();
+    }
+}
+
+#[test]
+fn a_body_may_take_its_time_as_long_as_it_goes_on() {
+    let (origin, _folder, token, proxy) = staged("[timeouts]\nbody = \"800ms\"");
+    let mut client = Line::to(&proxy.address);
+    client.send(post_in_chunks(&token));
+    let mut upstream = origin.accept();
+    upstream.request();
+    for part in ["1", "2", "3", "4"] {
+        std::thread::sleep(Duration::from_millis(300));
+        client.send_chunk(part);
+        assert_eq!(upstream.chunk(), part);
+    }
+    client.send_chunk("");
+    assert!(upstream.end_of_chunks());
+    upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    assert_eq!(client.answer().status, 200);
+}
+
+// --- Clients that do not read ---------------------------------------------------------------
+
+/// A client whose system takes in a few kilobytes only, unless it reads them.
+fn with_a_small_window(address: &str) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&address.parse::<SocketAddr>().unwrap().into()).unwrap();
+    socket.into()
+}
+
+/// An origin that answers with more than any buffer on the way holds.
+fn endless() -> Origin {
+    Origin::scripted(|_, stream| {
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")?;
+        let event = [b'x'; 4096];
+        for _ in 0..10_000 {
+            write!(stream, "{:x}\r\n", event.len())?;
+            stream.write_all(&event)?;
+            stream.write_all(b"\r\n")?;
+        }
+        Ok(Keep::Close)
+    })
+}
+
+#[test]
+fn a_client_that_does_not_take_its_answer_is_let_go() {
+    let origin = endless();
+    let folder = Folder::new();
+    let token = folder.token("alice", &[]);
+    let proxy = folder.serve(&origin.url(), "[timeouts]\nwrite = \"500ms\"");
+    let mut client = with_a_small_window(&proxy.address);
+    let since = Instant::now();
+    client.write_all(get(&token, "").as_bytes()).unwrap();
+    // it reads nothing at all
+    let record = &proxy.audit(1)[0];
+    assert_eq!((&record["reason"], &record["ended"]), (&"ok".into(), &"client_gone".into()));
+    assert!((400..8000).contains(&since.elapsed().as_millis()), "{:?}", since.elapsed());
+    eventually("the upstream's connection to be closed", || (origin.closed().len() == 1).then_some(()));
+}
+
+#[test]
+fn a_client_that_has_nothing_to_take_is_not_late() {
+    let (origin, _folder, token, proxy) = staged("[timeouts]\nwrite = \"200ms\"\nhead = \"200ms\"\nidle = \"200ms\"");
+    let mut client = Line::to(&proxy.address);
+    client.send(get(&token, ""));
+    let mut http2 = Client::to(&proxy);
+    let (_, answering) =
+        http2.begin(Request::get(proxy.url("/mcp")).header("authorization", format!("Bearer {token}")));
+    let mut upstreams: Vec<Line> = (0..2).map(|_| origin.accept()).collect();
+    for upstream in &mut upstreams {
+        upstream.request();
+        upstream.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+        upstream.send_chunk("data: 1\n\n");
+    }
+    client.answer_head();
+    assert_eq!(client.chunk(), "data: 1\n\n");
+    let mut body = http2.answer(answering).into_body();
+    assert_eq!(http2.part(&mut body).unwrap(), "data: 1\n\n");
+    std::thread::sleep(Duration::from_millis(900));
+    for upstream in &mut upstreams {
+        upstream.send_chunk("data: 2\n\n");
+    }
+    assert_eq!(client.chunk(), "data: 2\n\n");
+    assert_eq!(http2.part(&mut body).unwrap(), "data: 2\n\n");
+}
+
+#[test]
+fn a_client_that_closes_its_http2_window_is_let_go() {
+    let origin = Origin::plain();
+    let folder = Folder::new();
+    let token = folder.token("alice", &[]);
+    let proxy = folder.serve(&origin.url(), "[timeouts]\nwrite = \"400ms\"\nhead = \"5m\"\nidle = \"5m\"");
+    let mut client = Frames::to(&proxy, &[(INITIAL_WINDOW_SIZE, 0)]);
+    for (stream, token) in [(1, "unknown"), (3, &token)] {
+        client.request(stream, token);
+    }
+    let since = Instant::now();
+    client.await_end();
+    assert!((300..8000).contains(&since.elapsed().as_millis()), "{:?}", since.elapsed());
+    eventually("both records", || (proxy.audit_so_far().len() == 2).then_some(()));
+}
+
+// --- Attacks by frames ----------------------------------------------------------------------
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+const ACK: u8 = 1;
+const INITIAL_WINDOW_SIZE: u16 = 4;
+
+/// An HTTP/2 client that sends whatever frames it likes.
+struct Frames(TcpStream);
+
+impl Frames {
+    fn to(proxy: &Proxy, settings: &[(u16, u32)]) -> Self {
+        let mut client = Self(crate::harness::connect(&proxy.address));
+        client.0.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+        let settings: Vec<u8> =
+            settings.iter().flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat()).collect();
+        client.send(SETTINGS, 0, 0, &settings).unwrap();
+        client
+    }
+
+    fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> std::io::Result<()> {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
+        self.0.write_all(&[&head, payload].concat())
+    }
+
+    /// A GET of `/mcp`, in literals that no table keeps.
+    fn head(token: &str) -> Vec<u8> {
+        let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+        let field = |name: &str, value: &str| [vec![0], text(name), text(value)].concat();
+        [
+            field(":method", "GET"),
+            field(":scheme", "http"),
+            field(":path", "/mcp"),
+            field(":authority", "localhost"),
+            field("authorization", &format!("Bearer {token}")),
+        ]
+        .concat()
+    }
+
+    fn request(&mut self, stream: u32, token: &str) {
+        self.send(HEADERS, END_STREAM | END_HEADERS, stream, &Self::head(token)).unwrap();
+    }
+
+    /// The next frame: its kind, its flags and its payload; `None` at the end of the connection.
+    fn frame(&mut self) -> Option<(u8, u8, Vec<u8>)> {
+        let mut head = [0; 9];
+        self.0.read_exact(&mut head).ok()?;
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        self.0.read_exact(&mut payload).ok()?;
+        Some((head[3], head[4], payload))
+    }
+
+    fn await_end(&mut self) -> Vec<(u8, u8, Vec<u8>)> {
+        std::iter::from_fn(|| self.frame()).collect()
+    }
+
+    /// The error code of the GOAWAY that must come.
+    fn goaway(&mut self) -> u32 {
+        let frames = self.await_end();
+        let frame = frames.iter().rfind(|(kind, _, _)| *kind == GOAWAY);
+        let (_, _, payload) = frame.unwrap_or_else(|| panic!("no GOAWAY in {frames:?}"));
+        u32::from_be_bytes(payload[4..8].try_into().unwrap())
+    }
+}
+
+/// RFC 9113 section 7.
+const PROTOCOL_ERROR: u32 = 1;
+const ENHANCE_YOUR_CALM: u32 = 11;
+
+fn memory(proxy: &Proxy) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Attacks again and again on connections of their own; memory must stay where the first ones left it.
+fn assert_repelled(attack: impl Fn(&mut Frames)) {
+    let (origin, _folder, token, proxy) = staged("");
+    let mut settled = 0;
+    for round in 0..60 {
+        let mut client = Frames::to(&proxy, &[]);
+        attack(&mut client);
+        assert!([PROTOCOL_ERROR, ENHANCE_YOUR_CALM].contains(&client.goaway()));
+        if round == 20 {
+            settled = memory(&proxy);
+        }
+    }
+    let grown = memory(&proxy).saturating_sub(settled);
+    assert!(grown < 4096, "{grown} KiB more");
+    assert!(origin.is_quiet());
+    // and an honest client is served
+    let mut client = Line::to(&proxy.address);
+    client.send(get(&token, ""));
+    origin.accept().request();
+}
+
+#[test]
+fn rapid_resets_end_the_connection() {
+    assert_repelled(|client| {
+        for stream in (1..4000).step_by(2) {
+            let head = Frames::head("unknown");
+            let sent = client.send(HEADERS, END_STREAM | END_HEADERS, stream, &head);
+            if sent.and_then(|()| client.send(RST_STREAM, 0, stream, &8u32.to_be_bytes())).is_err() {
+                break;
+            }
+        }
+    });
+}
+
+#[test]
+fn a_head_without_end_ends_the_connection() {
+    assert_repelled(|client| {
+        client.send(HEADERS, END_STREAM, 1, &Frames::head("unknown")).unwrap();
+        let filler = [vec![0, 4], b"name".to_vec(), vec![100], vec![b'x'; 100]].concat().repeat(100);
+        while client.send(CONTINUATION, 0, 1, &filler).is_ok() {}
+    });
+}
+
+#[test]
+fn a_client_that_makes_us_reset_its_streams_loses_its_connection() {
+    assert_repelled(|client| {
+        for stream in (1..4000).step_by(2) {
+            let head = Frames::head("unknown");
+            let sent = client.send(HEADERS, END_HEADERS, stream, &head);
+            // a window that grows by nothing is an error of the stream
+            if sent.and_then(|()| client.send(WINDOW_UPDATE, 0, stream, &0u32.to_be_bytes())).is_err() {
+                break;
+            }
+        }
+    });
+}
+
+#[test]
+fn a_client_that_does_not_answer_pings_is_let_go() {
+    let (origin, _folder, token, proxy) = staged("[timeouts]\nkeep_alive = \"300ms\"");
+    let mut client = Frames::to(&proxy, &[]);
+    client.request(1, &token);
+    let mut upstream = origin.accept();
+    upstream.request();
+    upstream.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+    upstream.send_chunk("data: 1\n\n");
+    while client.frame().unwrap().0 != DATA {}
+    // as long as it answers, it stays
+    let mut pings = 0;
+    while pings < 3 {
+        let (kind, flags, payload) = client.frame().expect("a stream that stays open");
+        if (kind, flags & ACK) == (PING, 0) {
+            client.send(PING, ACK, 0, &payload).unwrap();
+            pings += 1;
+        }
+    }
+    client.await_end();
+    upstream.await_end();
+    assert_eq!(proxy.audit(1)[0]["ended"], "client_gone");
+}
