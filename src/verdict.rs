@@ -55,6 +55,10 @@ pub enum Reason {
     TooLarge,
     /// More than the caller may have in this time, or at this time.
     RateLimited,
+    /// More requests of one token at once than it may have.
+    TooManyStreams,
+    /// More connections than there may be.
+    TooManyConnections,
     /// A request that began to come and did not come to an end.
     ClientTimeout,
     /// A session that belongs to somebody else.
@@ -78,9 +82,11 @@ impl Reason {
     pub fn outcome(self) -> Outcome {
         match self {
             Self::Ok | Self::Preflight => Outcome::Allowed,
-            Self::SourceUnavailable | Self::UpstreamUnreachable | Self::UpstreamInvalid | Self::UpstreamTimeout => {
-                Outcome::Error
-            }
+            Self::TooManyConnections
+            | Self::SourceUnavailable
+            | Self::UpstreamUnreachable
+            | Self::UpstreamInvalid
+            | Self::UpstreamTimeout => Outcome::Error,
             _ => Outcome::Denied,
         }
     }

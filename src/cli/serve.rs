@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use super::{Exit, diagnostics};
 use crate::audit::{self, AuditLog};
 use crate::config::{Config, Overrides};
-use crate::proxy::{self, Gate, Rates, Sessions, Streams};
+use crate::proxy::{self, Gate, InFlight, Rates, Sessions, Streams};
 use crate::server::{self, Admin, Drain, Health, Phase, Scrape, Server};
 use crate::source::{Origin, Published, Source};
 use crate::watch::Reload;
@@ -137,6 +137,7 @@ impl House {
             streams: Arc::new(Streams::new(Arc::clone(&published.directory))),
             sessions: Sessions::new(&proxy.sessions),
             rates: Rates::new(&proxy.rates),
+            in_flight: InFlight::new(proxy.streams_per_token),
             audit,
         };
         let server = Server::start(server, &drain, || Gate::new(proxy, &shared)).map_err(Exit::failure)?;

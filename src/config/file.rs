@@ -13,7 +13,10 @@ use super::{Config, Diagnostics, Overrides, diagnostics, origin, tls};
 use crate::access::{IdentityHeaders, Policy};
 use crate::audit::{self, Destination};
 use crate::document::{Problem, Table};
-use crate::proxy::{self, Address, AllowedHosts, AllowedOrigins, InboundBounds, SessionParams, UpstreamParams};
+use crate::proxy::{
+    self, Address, AllowedHosts, AllowedOrigins, ForwardedHeader, InboundBounds, SessionParams, TrustedProxies,
+    UpstreamParams,
+};
 use crate::server::{self, ListenAddress};
 use crate::source::{self, Origin, last_used};
 use crate::token::Prefix;
@@ -64,6 +67,11 @@ impl Reader<'_> {
         });
         let allowed_origins = self.list("allowed_origins", |texts| AllowedOrigins::parse(texts));
         let allowed_hosts = self.list("allowed_hosts", |texts| AllowedHosts::parse(texts));
+        let trusted_proxies = self.trusted_proxies();
+        let proxy_protocol = root.truth("proxy_protocol").unwrap_or(false);
+        if proxy_protocol && trusted_proxies.as_ref().is_none_or(|proxies| *proxies == TrustedProxies::default()) {
+            root.problem("proxy_protocol", "of no use without trusted_proxies: name the balancers that speak it");
+        }
         let listener_tls = tls::listener(root, self.base);
         let upstream_tls = tls::upstream(root, self.base, upstream.as_ref());
         let (source, policy) = self.tokens();
@@ -80,6 +88,10 @@ impl Reader<'_> {
                 listen: listen?,
                 tls: listener_tls,
                 workers: workers.unwrap_or_else(cores),
+                max_connections: limits.connections,
+                max_connections_per_address: limits.connections_per_address,
+                proxy_protocol,
+                trusted_proxies: trusted_proxies.clone().unwrap_or_default(),
                 limits: server::Limits {
                     head: limits.head,
                     headers: limits.headers,
@@ -108,6 +120,8 @@ impl Reader<'_> {
                 allowed_hosts: allowed_hosts.unwrap_or_default(),
                 sessions: SessionParams { capacity: limits.sessions, idle: timeouts.session_idle },
                 rates,
+                trusted_proxies: trusted_proxies.unwrap_or_default(),
+                streams_per_token: limits.streams_per_token,
                 body: InboundBounds { size: limits.body, pause: timeouts.body },
             },
             source,
@@ -156,6 +170,15 @@ impl Reader<'_> {
     fn list<T>(&self, key: &'static str, parse: impl Fn(Vec<&str>) -> Result<T, String>) -> Option<T> {
         let texts = self.root.strings(key)?;
         parse(texts).map_err(|why| self.root.problem(key, why)).ok()
+    }
+
+    fn trusted_proxies(&self) -> Option<TrustedProxies> {
+        let header = self.root.parsed("forwarded_header", |text| match text {
+            "X-Forwarded-For" => Ok(ForwardedHeader::XForwarded),
+            "Forwarded" => Ok(ForwardedHeader::Forwarded),
+            _ => Err(format!("`{text}` is neither \"X-Forwarded-For\" nor \"Forwarded\"")),
+        });
+        self.list("trusted_proxies", |texts| TrustedProxies::parse(texts, header.unwrap_or_default()))
     }
 
     fn tokens(&mut self) -> (Option<source::Params>, Policy) {

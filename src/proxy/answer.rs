@@ -96,6 +96,12 @@ pub(super) fn method_not_allowed() -> Answer {
         .with(ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 }
 
+/// A token whose requests are too many at once.
+pub(super) fn too_many_streams() -> Answer {
+    let message = "this token has as many open requests and streams as it may: end one of them, or wait for one to end";
+    Answer::new(StatusCode::TOO_MANY_REQUESTS, Reason::TooManyStreams, message).with(RETRY_AFTER, "1")
+}
+
 /// A target that two parsers could read differently.
 pub(super) fn bad_target() -> Answer {
     let message = "the request target holds dot segments, backslashes or encoded separators: send the plain path";
@@ -129,6 +135,10 @@ pub(super) fn unread(status: StatusCode) -> (Response<Bytes>, Reason) {
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE | StatusCode::URI_TOO_LONG => {
             let message = "the head of the request is larger than this server takes: send fewer or shorter headers";
             Answer::new(status, Reason::TooLarge, message)
+        }
+        StatusCode::SERVICE_UNAVAILABLE => {
+            let message = "there are too many connections at the moment: try again shortly";
+            Answer::new(status, Reason::TooManyConnections, message).with(RETRY_AFTER, "1")
         }
         StatusCode::REQUEST_TIMEOUT => {
             let message = "the request was too long in coming: send it again";

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::in_flight::Turn;
 use super::streams::{Leash, Streams, Watched};
 use super::upstream::Lease;
 use crate::access::Permit;
@@ -186,6 +187,8 @@ struct Relay {
     bytes: u64,
     ended: Option<Ended>,
     permit: Permit,
+    /// Counts until the end.
+    _turn: Turn,
     streams: Arc<Streams>,
     /// From the first look that did not bring the end on.
     watched: Option<Watched>,
@@ -213,6 +216,7 @@ impl Outgoing {
         request: Arc<Meter>,
         record: OpenRecord,
         permit: Permit,
+        turn: Turn,
         streams: Arc<Streams>,
     ) -> Self {
         let mut relay = Relay {
@@ -223,6 +227,7 @@ impl Outgoing {
             bytes: 0,
             ended: None,
             permit,
+            _turn: turn,
             streams,
             watched: None,
         };

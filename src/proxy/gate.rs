@@ -15,6 +15,8 @@ use jiff::Timestamp;
 
 use super::answer::{self, Answer};
 use super::body::{InboundBounds, Outgoing};
+use super::forwarded::{Provenance, TrustedProxies};
+use super::in_flight::{InFlight, Turn};
 use super::origin::{AllowedHosts, AllowedOrigins, Caller};
 use super::rate::{self, Rates};
 use super::rewrite::{self, Hop, Rules};
@@ -49,6 +51,10 @@ pub struct Params {
     pub rates: rate::Params,
     /// The bounds of a request's body.
     pub body: InboundBounds,
+    /// The proxies in front that are believed.
+    pub trusted_proxies: TrustedProxies,
+    /// The most requests of one token at once.
+    pub streams_per_token: usize,
 }
 
 /// Where a connection comes from.
@@ -76,6 +82,8 @@ pub struct Gate {
     streams: Arc<Streams>,
     sessions: Sessions,
     rates: Rates,
+    in_flight: InFlight,
+    proxies: TrustedProxies,
     body_limit: u64,
 }
 
@@ -94,6 +102,8 @@ pub struct Shared {
     pub sessions: Sessions,
     /// How often who has called.
     pub rates: Rates,
+    /// How many requests of whom are under way.
+    pub in_flight: InFlight,
     /// Where records go.
     pub audit: AuditLog,
 }
@@ -101,8 +111,10 @@ pub struct Shared {
 impl Gate {
     /// One worker's gate.
     pub fn new(params: &Params, shared: &Shared) -> Self {
-        let Shared { directory, finder, upstream: upstream_counts, streams, sessions, rates, audit } = shared.clone();
-        let Params { upstream, upstream_host, identity, allowed_origins, allowed_hosts, body, .. } = params;
+        let Shared { directory, finder, upstream: upstream_counts, streams, sessions, rates, in_flight, audit } =
+            shared.clone();
+        let Params { upstream, upstream_host, identity, allowed_origins, allowed_hosts, body, trusted_proxies, .. } =
+            params;
         Self {
             rules: Rules::new(&upstream.address, upstream_host.as_ref(), identity, *body),
             origins: allowed_origins.clone(),
@@ -115,6 +127,8 @@ impl Gate {
             streams,
             sessions,
             rates,
+            in_flight,
+            proxies: trusted_proxies.clone(),
             audit,
         }
     }
@@ -127,15 +141,18 @@ impl Gate {
     /// Answers one request. The record is closed when the answer's last byte has gone, or when the
     /// exchange is dropped.
     pub async fn handle(&self, mut request: Request<Incoming>, peer: Peer) -> Response<Outgoing> {
-        let mut record = self.audit.begin(&request, peer.ip);
+        let Provenance { ip, secure, host } = self.proxies.provenance(peer.ip, request.headers());
+        let peer = Peer { ip, ..peer };
+        let mut record = self.audit.begin(&request, ip);
         let (request_id, trace) = (record.request_id().clone(), record.trace());
         let caller = Caller::of(request.headers(), &self.origins);
 
         let mut response = match self.judge(&request, peer, &caller, &mut record).await {
-            Ok((permit, named)) => {
-                let hop = Hop { client_ip: peer.ip, secure: peer.secure, request_id: &request_id, trace };
-                match self.forward(request, &permit, named, hop, &mut record).await {
-                    Ok(reply) => self.follow(reply, permit, record),
+            Ok((permit, named, turn)) => {
+                let secure = secure.unwrap_or(peer.secure);
+                let hop = Hop { client_ip: ip, secure, host, request_id: &request_id, trace };
+                match self.forward(request, &permit, named, &hop, &mut record).await {
+                    Ok(reply) => self.follow(reply, permit, turn, record),
                     Err(Some(answer)) => close(answer, record),
                     // the client has left: nobody reads an answer, and the record says so by not having one
                     Err(None) => answer::unread(StatusCode::BAD_REQUEST).0.map(Outgoing::own),
@@ -164,7 +181,7 @@ impl Gate {
         peer: Peer,
         caller: &Caller,
         record: &mut OpenRecord,
-    ) -> Result<(Permit, Named), Answer> {
+    ) -> Result<(Permit, Named, Turn), Answer> {
         if !is_forwardable(request.method()) && request.method() != Method::OPTIONS {
             return Err(answer::method_not_allowed());
         }
@@ -190,8 +207,9 @@ impl Gate {
         if request.body().size_hint().lower() > self.body_limit {
             return Err(answer::body_too_large());
         }
+        let turn = self.in_flight.begin(permit.grant()).ok_or_else(answer::too_many_streams)?;
         self.rates.call(permit.grant()).map_err(|limit| answer::rate_limited(limit.what, limit.wait))?;
-        Ok((permit, named))
+        Ok((permit, named, turn))
     }
 
     /// Judges the credential. A list of digests knows the answer by itself, and nothing is waited for.
@@ -246,7 +264,7 @@ impl Gate {
         request: Request<Incoming>,
         permit: &Permit,
         named: Named,
-        hop: Hop<'_>,
+        hop: &Hop<'_>,
         record: &mut OpenRecord,
     ) -> Result<Reply, Option<Answer>> {
         let forward = self.rules.request(request, permit, hop)?;
@@ -274,12 +292,12 @@ impl Gate {
     }
 
     /// Hands the upstream's answer on, together with the record that its end closes.
-    fn follow(&self, reply: Reply, permit: Permit, mut record: OpenRecord) -> Response<Outgoing> {
+    fn follow(&self, reply: Reply, permit: Permit, turn: Turn, mut record: OpenRecord) -> Response<Outgoing> {
         let Reply { response, lease, request } = reply;
         record.note(|facts| facts.status = Some(response.status()));
         record.answered();
         let streams = Arc::clone(&self.streams);
-        response.map(|body| Outgoing::relay(body, lease, request, record, permit, streams))
+        response.map(|body| Outgoing::relay(body, lease, request, record, permit, turn, streams))
     }
 }
 

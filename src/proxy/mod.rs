@@ -2,7 +2,9 @@
 
 mod answer;
 mod body;
+mod forwarded;
 mod gate;
+mod in_flight;
 mod origin;
 mod rate;
 mod renewal;
@@ -12,9 +14,12 @@ mod streams;
 mod upstream;
 
 pub use body::{Inbound, InboundBounds, Outgoing};
+pub use forwarded::{ForwardedHeader, TrustedProxies};
 pub(crate) use gate::close_unread;
 pub use gate::{Gate, Params, Peer, Shared};
+pub use in_flight::InFlight;
 pub use origin::{AllowedHosts, AllowedOrigins};
+pub(crate) use rate::network;
 pub use rate::{Exceeded, Params as RateParams, Rate, Rates};
 pub use renewal::renew;
 pub use rewrite::Forward;

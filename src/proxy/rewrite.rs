@@ -15,15 +15,13 @@ use hyper::body::Incoming;
 
 use super::answer::{self, Answer};
 use super::body::{Inbound, InboundBounds, Meter};
+use super::forwarded::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use super::upstream::{Address, Failure};
 use crate::access::{IdentityHeaders, Permit};
 use crate::audit::RequestId;
 use crate::trace::TraceContext;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -61,10 +59,12 @@ impl Forward {
 }
 
 /// What is known of the way that a request came.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Hop<'r> {
     pub(super) client_ip: Option<IpAddr>,
     pub(super) secure: bool,
+    /// The name that was asked for, where a proxy in front knows better than this request.
+    pub(super) host: Option<HeaderValue>,
     pub(super) request_id: &'r RequestId,
     pub(super) trace: Option<TraceContext>,
 }
@@ -91,10 +91,15 @@ impl Rules {
     }
 
     /// The request as the upstream gets it.
-    pub(super) fn request(&self, request: Request<Incoming>, permit: &Permit, hop: Hop<'_>) -> Result<Forward, Answer> {
+    pub(super) fn request(
+        &self,
+        request: Request<Incoming>,
+        permit: &Permit,
+        hop: &Hop<'_>,
+    ) -> Result<Forward, Answer> {
         let (mut head, body) = request.into_parts();
         let body = Inbound::new(body, self.body);
-        let public_host = public_host(&head.uri, &head.headers);
+        let public_host = hop.host.clone().or_else(|| public_host(&head.uri, &head.headers));
 
         if !is_plainly_framed(&head.headers) {
             return Err(answer::bad_framing());

@@ -114,7 +114,7 @@ impl Admin {
     /// Answers until the process ends; during the drain, too.
     pub async fn serve(self, scrape: Scrape) {
         let scrape = Arc::new(scrape);
-        let listener = match Listener::new(self.socket) {
+        let listener = match Listener::new(self.socket, HEAD_TIMEOUT) {
             Ok(listener) => listener,
             Err(error) => return tracing::error!(%error, "the admin listener failed"),
         };

@@ -14,15 +14,18 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::AsyncReadExt;
+use rustls::ServerConfig;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::counts::Counts;
 use super::drain::{Drain, Phase};
 use super::leash::{OpenAnswer, StreamExecutor, until_cut};
+use super::occupancy::Occupancy;
 use super::patience::Reading;
 use super::stream::{AnswerUnread, Stream, Transport};
-use crate::proxy::{Gate, Outgoing, Peer, close_unread};
+use crate::proxy::{Gate, Outgoing, Peer, TrustedProxies, close_unread};
+use crate::tls::Live;
 
 /// The bounds of one connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,9 +52,13 @@ pub struct Limits {
 #[derive(Debug)]
 pub(super) struct Service {
     pub(super) gate: Gate,
+    pub(super) tls: Option<Live<ServerConfig>>,
     pub(super) limits: Limits,
     pub(super) drain: Drain,
     pub(super) counts: Arc<Counts>,
+    pub(super) occupancy: Occupancy,
+    pub(super) proxies: TrustedProxies,
+    pub(super) proxy_protocol: bool,
 }
 
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -216,6 +223,25 @@ impl Use {
                 return;
             }
         }
+    }
+}
+
+/// Refuses a connection for which there is no place. Over TLS nothing can be said before a handshake,
+/// and a flood is not answered at all: then it is closed at once.
+pub(super) async fn turn_away(transport: Transport, peer: Peer, is_tls: bool, context: &Service) {
+    context.counts.refused.inc();
+    if !context.occupancy.refuse() {
+        return;
+    }
+    let record = context.gate.audit().begin_unread(peer.ip, |_| {});
+    let answer = encode(&close_unread(StatusCode::SERVICE_UNAVAILABLE, record));
+    if is_tls {
+        return;
+    }
+    let mut stream = Stream::new(transport, BytesMut::new(), Box::new(|_| None), context.limits.write_timeout);
+    // a client that has left already has no use for it
+    if stream.write_all(&answer).await.is_ok() {
+        let _ = stream.shutdown().await;
     }
 }
 

@@ -13,6 +13,8 @@ pub struct Counts {
     pub accepted: Counter,
     /// Connections that could not be accepted, as for want of descriptors.
     pub not_accepted: Counter,
+    /// Connections for which there was no place.
+    pub refused: Counter,
     /// TLS handshakes that failed or took too long.
     pub handshakes_failed: Counter,
 }

@@ -7,8 +7,9 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::stream::Transport;
@@ -131,10 +132,20 @@ pub(super) enum Listener {
 }
 
 impl Listener {
-    /// Takes a bound socket into the current runtime.
-    pub(super) fn new(bound: Bound) -> io::Result<Self> {
+    /// Takes a bound socket into the current runtime. Clients that say nothing are asked every `keep_alive`
+    /// whether they are still there.
+    pub(super) fn new(bound: Bound, keep_alive: Duration) -> io::Result<Self> {
         Ok(match bound {
-            Bound::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
+            Bound::Tcp(listener) => {
+                // each accepted socket inherits these
+                let socket = SockRef::from(&listener);
+                socket.set_tcp_nodelay(true)?;
+                // the system counts in seconds
+                let [time, interval] = [keep_alive, keep_alive / 3].map(|time| time.max(Duration::from_secs(1)));
+                let keep_alive = TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(3);
+                socket.set_tcp_keepalive(&keep_alive)?;
+                Self::Tcp(TcpListener::from_std(listener)?)
+            }
             Bound::Unix(listener) => Self::Unix(UnixListener::from_std(listener)?),
         })
     }
@@ -143,7 +154,6 @@ impl Listener {
         match self {
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
-                stream.set_nodelay(true)?;
                 let local = stream.local_addr()?.ip().to_canonical();
                 let peer =
                     Peer { ip: Some(address.ip().to_canonical()), on_loopback: local.is_loopback(), secure: false };

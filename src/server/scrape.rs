@@ -104,13 +104,18 @@ impl Scrape {
     }
 
     fn connections(&self, page: &mut Page<'_>) -> fmt::Result {
-        let Counts { open, accepted, not_accepted, handshakes_failed } = &*self.connections;
+        let Counts { open, accepted, not_accepted, refused, handshakes_failed } = &*self.connections;
         page.gauge("open_connections", "Clients' open connections.", open.value())?;
         page.counter("connections_total", "Clients' connections that were accepted.", accepted.value())?;
         page.counter(
             "connection_failures_total",
             "Clients' connections that the system could not accept.",
             not_accepted.value(),
+        )?;
+        page.counter(
+            "refused_connections_total",
+            "Clients' connections for which there was no place.",
+            refused.value(),
         )?;
         page.counter(
             "tls_handshake_failures_total",

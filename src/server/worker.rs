@@ -16,8 +16,10 @@ use super::connection::{self, Limits, Service};
 use super::counts::Counts;
 use super::drain::{Drain, Phase};
 use super::listener::{self, BindError, Bound, ListenAddress, Listener};
+use super::occupancy::Occupancy;
+use super::proxy_protocol;
 use super::stream::Transport;
-use crate::proxy::{Gate, Peer};
+use crate::proxy::{Gate, Peer, TrustedProxies};
 use crate::tls::Live;
 
 /// How long accepting rests after a failure, such as having no descriptors left.
@@ -35,6 +37,14 @@ pub struct Params {
     pub tls: Option<Live<ServerConfig>>,
     /// How many threads serve.
     pub workers: usize,
+    /// How many connections there may be in total.
+    pub max_connections: usize,
+    /// How many of them may come from one address, unless a trusted proxy has it.
+    pub max_connections_per_address: usize,
+    /// The proxies in front that are believed.
+    pub trusted_proxies: TrustedProxies,
+    /// Whether these begin each connection with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
     /// The bounds of each connection.
     pub limits: Limits,
     /// How long running requests may take to finish once the process is told to stop.
@@ -62,20 +72,24 @@ impl Server {
         let (sockets, address) = listener::bind(&params.listen, params.workers)?;
         let failed = |error| BindError::Failed(address.clone(), error);
         let (alive, running) = mpsc::channel(1);
+        let occupancy = Occupancy::new(params.max_connections, params.max_connections_per_address);
         let mut threads = Vec::new();
         let counts = Arc::<Counts>::default();
         for (index, socket) in sockets.into_iter().enumerate() {
             let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
-            let service = Service {
+            let service = Arc::new(Service {
                 gate: gate(),
+                tls: params.tls.clone(),
                 limits: params.limits.clone(),
                 drain: drain.clone(),
                 counts: Arc::clone(&counts),
-            };
-            let tls = params.tls.clone();
+                occupancy: occupancy.clone(),
+                proxies: params.trusted_proxies.clone(),
+                proxy_protocol: params.proxy_protocol,
+            });
             let alive = alive.clone();
             let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-                if let Err(error) = runtime.block_on(work(socket, tls, Arc::new(service))) {
+                if let Err(error) = runtime.block_on(work(socket, service)) {
                     tracing::error!(%error, "a worker cannot listen");
                 }
                 drop(alive);
@@ -125,9 +139,10 @@ impl Drop for Server {
     }
 }
 
-async fn work(socket: Bound, tls: Option<Live<ServerConfig>>, service: Arc<Service>) -> io::Result<()> {
-    let listener = Listener::new(socket)?;
+async fn work(socket: Bound, service: Arc<Service>) -> io::Result<()> {
+    let listener = Listener::new(socket, service.limits.keep_alive)?;
     let (open, mut all_closed) = mpsc::channel::<()>(1);
+    let mut is_failing = false;
     loop {
         let accepted = tokio::select! {
             () = service.drain.reached(Phase::Draining) => break,
@@ -135,18 +150,22 @@ async fn work(socket: Bound, tls: Option<Live<ServerConfig>>, service: Arc<Servi
         };
         match accepted {
             Ok((transport, peer)) => {
-                let tls = tls.as_ref().map(|tls| TlsAcceptor::from(tls.current()));
+                is_failing = false;
                 let (service, open) = (Arc::clone(&service), open.clone());
                 service.counts.accepted.inc();
                 let counted = service.counts.open.hold();
                 tokio::spawn(async move {
-                    welcome(transport, peer, tls, service).await;
+                    welcome(transport, peer, service).await;
                     drop((open, counted));
                 });
             }
             Err(error) => {
                 service.counts.not_accepted.inc();
-                tracing::warn!(%error, "a connection could not be accepted");
+                // told once, however long it lasts: descriptors may be short for hours
+                if !is_failing {
+                    is_failing = true;
+                    tracing::error!(%error, "connections cannot be accepted: trying again and again");
+                }
                 sleep(ACCEPT_BACKOFF).await;
             }
         }
@@ -160,19 +179,43 @@ async fn work(socket: Bound, tls: Option<Live<ServerConfig>>, service: Arc<Servi
     Ok(())
 }
 
-/// Sees a new connection through its handshake, if it has one, and serves it.
-async fn welcome(transport: Transport, peer: Peer, tls: Option<TlsAcceptor>, service: Arc<Service>) {
-    match (transport, tls) {
-        (Transport::Tcp(stream), Some(tls)) => {
-            let shaken = tokio::select! {
-                () = service.drain.reached(Phase::Draining) => return,
-                shaken = timeout(service.limits.handshake_timeout, tls.accept(stream)) => shaken,
-            };
-            // scanners and cut lines fail here every day: that is no event
-            let Ok(Ok(stream)) = shaken else { return service.counts.handshakes_failed.inc() };
-            let peer = Peer { secure: true, ..peer };
-            connection::serve(Transport::Tls(Box::new(stream)), peer, service).await;
+/// Finds a place for a new connection, sees it through what comes before its first request, and serves it.
+async fn welcome(mut transport: Transport, peer: Peer, service: Arc<Service>) {
+    let is_tls = service.tls.is_some() && matches!(transport, Transport::Tcp(_));
+    let Some(mut seat) = service.occupancy.enter() else {
+        return connection::turn_away(transport, peer, is_tls, &service).await;
+    };
+    let before_requests = async {
+        let peer = if service.proxy_protocol && service.proxies.trust(peer.ip) {
+            let told = proxy_protocol::read(&mut transport).await.ok()?;
+            Peer { ip: told.or(peer.ip), ..peer }
+        } else {
+            peer
+        };
+        // a proxy stands for many clients
+        if let Some(ip) = peer.ip.filter(|_| !service.proxies.trust(peer.ip))
+            && !seat.count_for(ip)
+        {
+            connection::turn_away(transport, peer, is_tls, &service).await;
+            return None;
         }
-        (transport, _) => connection::serve(transport, peer, service).await,
+        match (transport, &service.tls) {
+            (Transport::Tcp(stream), Some(tls)) => {
+                // scanners and cut lines fail here every day: that is no event
+                let shaken = TlsAcceptor::from(tls.current()).accept(stream).await;
+                let stream = shaken.inspect_err(|_| service.counts.handshakes_failed.inc()).ok()?;
+                Some((Transport::Tls(Box::new(stream)), Peer { secure: true, ..peer }))
+            }
+            (transport, _) => Some((transport, peer)),
+        }
+    };
+    let ready = tokio::select! {
+        () = service.drain.reached(Phase::Draining) => return,
+        ready = timeout(service.limits.handshake_timeout, before_requests) => ready,
+    };
+    match ready {
+        Ok(Some((transport, peer))) => connection::serve(transport, peer, service).await,
+        Ok(None) => {}
+        Err(_) => service.counts.handshakes_failed.inc(),
     }
 }

@@ -9,7 +9,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::harness::{Folder, Keep, Origin, Proxy, eventually, get, post, post_in_chunks};
 use crate::http2::Client;
-use crate::stage::{Line, staged};
+use crate::stage::{Line, Stage, staged};
 
 // --- Late clients ---------------------------------------------------------------------------
 
@@ -330,4 +330,119 @@ fn a_client_that_does_not_answer_pings_is_let_go() {
     client.await_end();
     upstream.await_end();
     assert_eq!(proxy.audit(1)[0]["ended"], "client_gone");
+}
+
+// --- Too many -------------------------------------------------------------------------------
+
+#[test]
+fn a_connection_too_many_is_refused_and_the_next_one_after_an_end_is_not() {
+    let (_origin, _folder, _token, proxy) = staged("[limits]\nconnections = 3");
+    let mut held: Vec<Line> = (0..3)
+        .map(|_| {
+            let mut client = Line::to(&proxy.address);
+            client.send(get("unknown", ""));
+            assert_eq!(client.answer().status, 401);
+            client
+        })
+        .collect();
+    for _ in 0..2 {
+        let refused = proxy.ask(&get("unknown", ""));
+        assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+        assert!(refused.json()["error"]["message"].as_str().unwrap().contains("too many connections"));
+        let record = proxy.record_of(&refused);
+        assert_eq!((&record["outcome"], &record["reason"]), (&"error".into(), &"too_many_connections".into()));
+    }
+    // those who are in notice nothing
+    held[0].send(get("unknown", ""));
+    assert_eq!(held[0].answer().status, 401);
+    drop(held.pop());
+    eventually("a place", || (proxy.ask(&get("unknown", "")).status == 401).then_some(()));
+}
+
+#[test]
+fn a_flood_of_refused_connections_is_no_flood_in_the_log() {
+    let (_origin, _folder, _token, proxy) = staged("[limits]\nconnections = 1");
+    let mut held = Line::to(&proxy.address);
+    held.send(get("unknown", ""));
+    assert_eq!(held.answer().status, 401);
+    let since = Instant::now();
+    for _ in 0..500 {
+        drop(TcpStream::connect(&proxy.address).unwrap());
+    }
+    held.send(get("unknown", ""));
+    assert_eq!(held.answer().status, 401);
+    let seconds = usize::try_from(since.elapsed().as_secs()).unwrap() + 1;
+    let records = proxy.last_audit();
+    let refused = records.iter().filter(|record| record["reason"] == "too_many_connections").count();
+    assert!((1..=10 * (seconds + 1)).contains(&refused), "{refused} records in {seconds} s");
+}
+
+#[test]
+fn a_token_with_too_many_open_streams_is_told_to_end_one() {
+    let (origin, folder) = (Stage::new(), Folder::new());
+    let (token, other) = (folder.token("alice", &[]), folder.token("bob", &[]));
+    let proxy = folder.serve(&origin.url(), "[limits]\nstreams_per_token = 2");
+    let begin = |token: &str| {
+        let mut client = Line::to(&proxy.address);
+        client.send(get(token, ""));
+        let mut upstream = origin.accept();
+        upstream.request();
+        (client, upstream)
+    };
+    let (mut stream, waiting) = (begin(&token), begin(&token));
+    stream.1.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+    stream.0.answer_head();
+    let refused = proxy.ask(&post(&token, "{}"));
+    assert_eq!((refused.status, refused.header("retry-after")), (429, Some("1")));
+    let record = proxy.record_of(&refused);
+    assert_eq!((&record["outcome"], &record["reason"]), (&"denied".into(), &"too_many_streams".into()));
+    assert!(origin.is_quiet());
+    // another token has its own
+    begin(&other);
+    drop((stream, waiting));
+    eventually("a place", || {
+        let mut client = Line::to(&proxy.address);
+        client.send(get(&token, ""));
+        (!origin.is_quiet()).then_some(())
+    });
+}
+
+// --- Descriptors ----------------------------------------------------------------------------
+
+/// The time that a process has used, in hundredths of a second.
+fn cpu(proxy: &Proxy) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", proxy.pid())).unwrap();
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    [11, 12].iter().map(|field| fields[*field].parse::<u64>().unwrap()).sum()
+}
+
+fn limit_descriptors(proxy: &Proxy, limit: usize) {
+    let limit = format!("--nofile={limit}:1024");
+    let done = std::process::Command::new("prlimit").arg(format!("--pid={}", proxy.pid())).arg(limit).status();
+    assert!(done.unwrap().success());
+}
+
+#[test]
+fn without_descriptors_accepting_rests_and_goes_on_when_there_are_some() {
+    let origin = Origin::plain();
+    let folder = Folder::new();
+    let token = folder.token("alice", &[]);
+    let proxy = folder.serve(&origin.url(), "[timeouts]\nhead = \"5m\"");
+    assert_eq!(proxy.ask(&get(&token, "")).status, 200);
+    let open = std::fs::read_dir(format!("/proc/{}/fd", proxy.pid())).unwrap().count();
+    limit_descriptors(&proxy, open + 3);
+    let held: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(&proxy.address).unwrap()).collect();
+    eventually("a complaint", || {
+        let told = |entry: &serde_json::Value| {
+            entry["message"].as_str().is_some_and(|text| text.contains("cannot be accepted"))
+        };
+        proxy.log().iter().any(told).then_some(())
+    });
+    let before = cpu(&proxy);
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(cpu(&proxy) - before < 20, "it spins");
+    let complaints = proxy.log().iter().filter(|entry| entry["level"] == "ERROR").count();
+    assert!(complaints < 10, "{complaints} complaints");
+    drop(held);
+    assert_eq!(proxy.ask(&get(&token, "")).status, 200);
 }

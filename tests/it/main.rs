@@ -50,3 +50,4 @@ mod token_create;
 mod torture;
 mod traces;
 mod transports;
+mod trusted;

@@ -44,8 +44,7 @@ fn client_config(trusted: &str, protocols: &[&str]) -> Arc<ClientConfig> {
 
 /// A TLS client that has not shaken hands yet.
 fn tls_client(address: &str, config: Arc<ClientConfig>) -> StreamOwned<ClientConnection, TcpStream> {
-    let name = ServerName::try_from("localhost").unwrap();
-    StreamOwned::new(ClientConnection::new(config, name).unwrap(), connect(address))
+    client_on(connect(address), config)
 }
 
 /// A proxy that speaks TLS, with more configuration before its tables.
@@ -53,6 +52,18 @@ fn tls_proxy(folder: &Folder, origin: &Origin, own: &CertifiedKey<KeyPair>, more
     folder.write("cert.pem", &own.cert.pem());
     folder.write("key.pem", &own.signing_key.serialize_pem());
     folder.serve(&origin.url(), &format!("{more}\n[tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"\n"))
+}
+
+/// A proxy that speaks TLS, and what a client needs to trust it.
+pub fn proxy_and_client(folder: &Folder, origin: &Origin, more: &str) -> (Proxy, Arc<ClientConfig>) {
+    let own = certificate();
+    (tls_proxy(folder, origin, &own, more), client_config(&own.cert.pem(), &[]))
+}
+
+/// A TLS client on a connection that may have been used already.
+pub fn client_on(stream: TcpStream, config: Arc<ClientConfig>) -> StreamOwned<ClientConnection, TcpStream> {
+    let name = ServerName::try_from("localhost").unwrap();
+    StreamOwned::new(ClientConnection::new(config, name).unwrap(), stream)
 }
 
 #[test]

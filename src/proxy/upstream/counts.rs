@@ -29,7 +29,7 @@ impl Trouble {
             Failure::Timeout(_) => Some(Self::Timeout),
             Failure::Broken(_) => Some(Self::BrokenOff),
             Failure::Invalid(_) => Some(Self::Invalid),
-            Failure::BodyTooLarge | Failure::BodyBroken | Failure::ClientGone => None,
+            Failure::BodyTooLarge | Failure::BodyStalled | Failure::BodyBroken | Failure::ClientGone => None,
         }
     }
 }
