@@ -67,6 +67,10 @@ pub enum Reason {
     Preflight,
     /// A client looking for OAuth, told that there is none.
     Discovery,
+    /// The audit log takes no records, and the operator wants no request served without one.
+    AuditUnavailable,
+    /// This program failed in the middle of it.
+    InternalError,
     /// It cannot be known who holds which token.
     SourceUnavailable,
     /// The upstream could not be reached, or broke off.
@@ -82,7 +86,9 @@ impl Reason {
     pub fn outcome(self) -> Outcome {
         match self {
             Self::Ok | Self::Preflight => Outcome::Allowed,
-            Self::TooManyConnections
+            Self::AuditUnavailable
+            | Self::InternalError
+            | Self::TooManyConnections
             | Self::SourceUnavailable
             | Self::UpstreamUnreachable
             | Self::UpstreamInvalid
@@ -109,6 +115,8 @@ pub enum Ended {
     Expired,
     /// This process was told to stop.
     Drained,
+    /// This program failed in the middle of it.
+    Failed,
 }
 
 #[cfg(test)]

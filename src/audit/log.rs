@@ -1,13 +1,12 @@
-//! Where records go: a bounded queue, and a thread of its own that writes them in batches.
+//! The end of the log that requests hold: a bounded queue in front of the [writer](super::writer).
 //!
-//! A request only pushes its record. When the destination blocks or fails, the queue fills up, and
-//! what no longer fits is counted as lost; a request never waits for it.
+//! A request only pushes its record and never waits. When the destination blocks or fails, the queue
+//! fills up, and what no longer fits is lost and counted; or else, if the operator chose so, nothing is
+//! forwarded for which there is no room.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -17,12 +16,11 @@ use http::Request;
 use jiff::Timestamp;
 
 use super::record::{AuditRecord, Event, OpenRecord, RequestId};
+use super::writer::Writing;
 use crate::metrics::{Counter, Requests};
+use crate::token::Prefix;
 use crate::trace::TraceContext;
 use crate::verdict::{Ended, Reason};
-
-/// How long the writer lets records gather once it has woken up: fewer wake-ups, larger writes.
-const GATHER: Duration = Duration::from_millis(2);
 
 /// Where the log is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,36 +31,104 @@ pub enum Destination {
     File(PathBuf),
 }
 
+/// When a file is set aside and a new one begun.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rotation {
+    /// Once it has this many bytes.
+    pub size: Option<u64>,
+    /// Once it is so old.
+    pub age: Option<Duration>,
+    /// How many of those set aside are kept; the oldest are removed. None: all.
+    pub keep: Option<usize>,
+}
+
+/// What happens to requests when records cannot be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnLoss {
+    /// They are served; records that do not fit into the queue are lost and counted.
+    #[default]
+    Count,
+    /// They are refused, until records can be written again.
+    Refuse,
+}
+
 /// The settings of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Params {
     /// Where it is written.
     pub destination: Destination,
-    /// How many records may wait to be written; more are lost and counted.
+    /// How many records may wait to be written.
     pub queue: usize,
+    /// What happens when they cannot.
+    pub on_loss: OnLoss,
+    /// When a file is set aside.
+    pub rotation: Rotation,
+    /// Whether each record carries a number and a hash over the one before.
+    pub chain: bool,
+    /// How tokens made here begin, which do not belong into a log.
+    pub prefix: Prefix,
 }
 
-/// The end of the log that requests hold. Cheap to clone.
+/// The log, as requests see it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct AuditLog {
     shared: Arc<Shared>,
 }
 
+/// What requests and the writer share.
 #[derive(Debug)]
-struct Shared {
+pub(super) struct Shared {
     queue: Mutex<Queue>,
-    filled: Condvar,
+    pub(super) filled: Condvar,
     capacity: usize,
     accepted: Counter,
+    on_loss: OnLoss,
+    /// The destination failed when it was last tried.
+    pub(super) failing: AtomicBool,
     lost: AtomicU64,
     requests: Requests,
     draining: AtomicBool,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
-    records: Vec<AuditRecord>,
-    closed: bool,
+pub(super) struct Queue {
+    pub(super) records: Vec<AuditRecord>,
+    /// Records that the writer has taken and not yet written.
+    pub(super) in_flight: usize,
+    /// Room for the records of requests that are still running; kept only under [`OnLoss::Refuse`].
+    reserved: usize,
+    /// What was lost since the log last told of it.
+    pub(super) missing: Option<Missing>,
+    /// The file may have been moved.
+    pub(super) reopen: bool,
+    /// No more records come, and what is there is to be written until then.
+    pub(super) closed: Option<Instant>,
+}
+
+/// Records that were lost.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Missing {
+    pub(super) count: u64,
+    pub(super) since: Timestamp,
+}
+
+impl Queue {
+    fn occupied(&self) -> usize {
+        self.records.len() + self.in_flight + self.reserved
+    }
+
+    /// Whether there is nothing left to do for the writer.
+    pub(super) fn is_done(&self) -> bool {
+        self.closed.is_some() && self.records.is_empty() && self.missing.is_none()
+    }
+
+    /// Counts lost records; whether they are the first since the log last told of any.
+    fn lose(&mut self, count: u64) -> bool {
+        let first = self.missing.is_none();
+        let missing = self.missing.get_or_insert_with(|| Missing { count: 0, since: Timestamp::now() });
+        missing.count += count;
+        first
+    }
 }
 
 impl AuditLog {
@@ -71,21 +137,19 @@ impl AuditLog {
     /// # Errors
     /// The file cannot be opened or the thread not started.
     pub fn open(params: &Params) -> io::Result<(Self, Writer)> {
-        let sink: Box<dyn Write + Send> = match &params.destination {
-            Destination::Stdout => Box::new(io::stdout()),
-            Destination::File(path) => Box::new(open_file(path)?),
-        };
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             filled: Condvar::new(),
             capacity: params.queue,
             accepted: Counter::default(),
+            on_loss: params.on_loss,
+            failing: AtomicBool::new(false),
             lost: AtomicU64::new(0),
             requests: Requests::default(),
             draining: AtomicBool::new(false),
         });
-        let writing = Arc::clone(&shared);
-        let thread = thread::Builder::new().name("audit".to_owned()).spawn(move || writing.write_all(sink))?;
+        let writing = Writing::open(params, Arc::clone(&shared))?;
+        let thread = thread::Builder::new().name("audit".to_owned()).spawn(move || writing.run())?;
         Ok((Self { shared: Arc::clone(&shared) }, Writer { shared, thread }))
     }
 
@@ -120,7 +184,7 @@ impl AuditLog {
             source_revision: None,
         };
         facts(&mut record);
-        OpenRecord::new(record, self.clone())
+        OpenRecord::new(record, self.clone(), self.shared.reserve())
     }
 
     /// From now on, what ends unfinished was ended by us.
@@ -140,7 +204,14 @@ impl AuditLog {
 
     /// How many records wait to be written.
     pub fn queued(&self) -> usize {
-        self.shared.lock().records.len()
+        let queue = self.shared.lock();
+        queue.records.len() + queue.in_flight
+    }
+
+    /// Looks whether the file was moved or removed, and if so begins a new one.
+    pub fn reopen(&self) {
+        self.shared.lock().reopen = true;
+        self.shared.filled.notify_one();
     }
 
     /// How many records have been lost.
@@ -152,65 +223,51 @@ impl AuditLog {
         self.shared.draining.load(Ordering::Relaxed)
     }
 
-    pub(super) fn submit(&self, record: AuditRecord) {
-        let mut queue = self.shared.lock();
-        if queue.closed || queue.records.len() >= self.shared.capacity {
+    /// Hands a record to the writer; `reserved` tells whether there is room for it in any case.
+    pub(super) fn submit(&self, record: AuditRecord, reserved: bool) {
+        let shared = &*self.shared;
+        let mut queue = shared.lock();
+        if reserved {
+            queue.reserved -= 1;
+        }
+        if queue.closed.is_some() || queue.occupied() >= shared.capacity {
+            let first = queue.lose(1);
             drop(queue);
-            self.shared.lost.fetch_add(1, Ordering::Relaxed);
+            shared.lost.fetch_add(1, Ordering::Relaxed);
+            if first {
+                tracing::error!("the audit log takes no more records: they are lost from now on, and counted");
+            }
             return;
         }
         queue.records.push(record);
         self.shared.accepted.inc();
         if queue.records.len() == 1 {
             drop(queue);
-            self.shared.filled.notify_one();
+            shared.filled.notify_one();
         }
     }
 }
 
 impl Shared {
     /// A panic elsewhere must not end the log: the queue is whole after every statement.
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write_all(&self, mut sink: Box<dyn Write + Send>) {
-        let mut batch = Vec::new();
-        let mut text = Vec::new();
-        let mut failing = false;
-        loop {
-            let closed = {
-                let waiting = |queue: &mut Queue| queue.records.is_empty() && !queue.closed;
-                let queue = self.filled.wait_while(self.lock(), waiting).unwrap_or_else(PoisonError::into_inner);
-                queue.closed
-            };
-            if !closed {
-                thread::sleep(GATHER);
-            }
-            std::mem::swap(&mut self.lock().records, &mut batch);
-            if batch.is_empty() && closed {
-                return;
-            }
-            for record in &batch {
-                record.write(&mut text);
-            }
-            match sink.write_all(&text).and_then(|()| sink.flush()) {
-                Ok(()) if failing => {
-                    failing = false;
-                    tracing::info!(lost = self.lost.load(Ordering::Relaxed), "the audit log is written again");
-                }
-                Ok(()) => {}
-                Err(error) => {
-                    self.lost.fetch_add(batch.len() as u64, Ordering::Relaxed);
-                    if !failing {
-                        failing = true;
-                        tracing::error!(%error, "the audit log cannot be written: records are lost from now on");
-                    }
-                }
-            }
-            batch.clear();
-            text.clear();
+    /// Keeps room for the record of a request that now begins. `None`: the operator wants no request
+    /// served without a record, and there is no room or the destination fails. `Some(false)`: no room
+    /// needs to be kept.
+    fn reserve(&self) -> Option<bool> {
+        if self.on_loss == OnLoss::Count {
+            return Some(false);
         }
+        if self.failing.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut queue = self.lock();
+        let free = queue.occupied() < self.capacity;
+        queue.reserved += usize::from(free);
+        free.then_some(true)
     }
 }
 
@@ -222,18 +279,21 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Writes what is queued and ends; waits no longer than `patience`. Returns whether all was written.
+    /// Writes what is queued and ends; waits no longer than `patience`. Returns whether all was written;
+    /// what was not counts as lost.
     pub fn finish(self, patience: Duration) -> bool {
-        self.shared.lock().closed = true;
-        self.shared.filled.notify_one();
-        let deadline = Instant::now() + patience;
-        while !self.thread.is_finished() && Instant::now() < deadline {
-            thread::sleep(GATHER);
-        }
-        self.thread.is_finished()
-    }
-}
+        /// How often the end of the writer is looked for.
+        const LOOK: Duration = Duration::from_millis(2);
 
-fn open_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+        let deadline = Instant::now() + patience;
+        self.shared.lock().closed = Some(deadline);
+        self.shared.filled.notify_one();
+        while !self.thread.is_finished() && Instant::now() < deadline {
+            thread::sleep(LOOK);
+        }
+        let queue = self.shared.lock();
+        let unwritten = queue.records.len() + queue.in_flight;
+        self.shared.lost.fetch_add(unwritten as u64, Ordering::Relaxed);
+        unwritten == 0
+    }
 }

@@ -1,7 +1,17 @@
 //! The audit record: one for every request, written exactly once.
 
+mod chain;
 mod log;
+mod names;
+mod reader;
 mod record;
+mod sink;
+mod verify;
+mod writer;
 
-pub use log::{AuditLog, Destination, Params, Writer};
-pub use record::{AuditRecord, Event, OpenRecord, RequestId};
+pub use chain::{Hash, Head, Sealed};
+pub use log::{AuditLog, Destination, OnLoss, Params, Rotation, Writer};
+pub use names::siblings;
+pub use reader::{Line, Lines};
+pub use record::{AuditRecord, Event, OpenRecord, RequestId, harmless, is_harmless};
+pub use verify::{Fault, Finding, Verification};

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, StatusCode, Uri};
@@ -12,6 +13,7 @@ use serde::{Serialize, Serializer};
 
 use super::log::AuditLog;
 use crate::access::Grant;
+use crate::token::Prefix;
 use crate::trace::{Hex, TraceContext};
 use crate::verdict::{Ended, Outcome, Reason};
 
@@ -53,10 +55,16 @@ impl fmt::Display for RequestId {
 pub enum Event {
     /// A request that has ended.
     Request,
+    /// A stream that has been open for a while and goes on; the record of its end follows.
+    StreamOpened,
+    /// Records before this one could not be written.
+    AuditLost,
+    /// The line before this one is torn: an earlier process could not finish it.
+    AuditTorn,
 }
 
 /// The facts about one request. Absent facts are absent keys in the log.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct AuditRecord {
     /// When the head of the request had arrived (wall clock).
     pub at: Timestamp,
@@ -119,23 +127,28 @@ struct Line<'r> {
     #[serde(skip_serializing_if = "Option::is_none")]
     user_agent: Option<Cow<'r, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    http_method: Option<&'r str>,
+    http_method: Option<Cow<'r, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<Cow<'r, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<u16>,
     bytes_in: u64,
     bytes_out: u64,
-    duration_ms: f64,
-    ended: Ended,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duration_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended: Option<Ended>,
     #[serde(skip_serializing_if = "Option::is_none")]
     source_revision: Option<&'r str>,
 }
 
 impl AuditRecord {
-    /// Appends the record to `out` as one line of JSON.
-    pub fn write(&self, out: &mut Vec<u8>) {
+    /// Appends the record to `out` as one line of JSON. Of a token with this prefix that somebody put
+    /// where none belongs, only what is no secret is written.
+    pub fn write(&self, out: &mut Vec<u8>, prefix: &Prefix) {
         let grant = self.grant.as_deref();
+        let is_over = self.event == Event::Request;
+        let masked = |text| prefix.mask(shown(text));
         let line = Line {
             ts: Micros(self.at),
             event: self.event,
@@ -150,23 +163,52 @@ impl AuditRecord {
             user: grant.map(Grant::user),
             org: grant.and_then(Grant::org),
             client_ip: self.client_ip,
-            user_agent: self.user_agent.as_ref().map(|value| shown(value.as_bytes())),
-            http_method: self.method.as_ref().map(Method::as_str),
-            path: self.uri.as_ref().map(|uri| shown(uri.path().as_bytes())),
+            user_agent: self.user_agent.as_ref().map(|value| masked(value.as_bytes())),
+            http_method: self.method.as_ref().map(|method| masked(method.as_str().as_bytes())),
+            path: self.uri.as_ref().map(|uri| masked(uri.path().as_bytes())),
             status: self.status.map(|status| status.as_u16()),
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
-            duration_ms: (self.duration.as_secs_f64() * 1_000_000.0).round() / 1_000.0,
-            ended: self.ended,
+            duration_ms: is_over.then(|| (self.duration.as_secs_f64() * 1_000_000.0).round() / 1_000.0),
+            ended: is_over.then_some(self.ended),
             source_revision: self.source_revision.as_deref().filter(|revision| !revision.is_empty()),
         };
-        let before = out.len();
-        // writing plain fields into memory does not fail; were it to, half a line would be worse than none
-        match serde_json::to_writer(&mut *out, &line) {
-            Ok(()) => out.push(b'\n'),
-            Err(_) => out.truncate(before),
-        }
+        write_line(out, &line);
     }
+}
+
+fn write_line(out: &mut Vec<u8>, line: &impl Serialize) {
+    let before = out.len();
+    // writing plain fields into memory does not fail; were it to, half a line would be worse than none
+    match serde_json::to_writer(&mut *out, line) {
+        Ok(()) => out.push(b'\n'),
+        Err(_) => out.truncate(before),
+    }
+}
+
+/// What the log says about itself.
+#[derive(Serialize)]
+struct OwnLine {
+    ts: Micros,
+    event: Event,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lost: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<Micros>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    torn_bytes: Option<usize>,
+}
+
+/// Appends the record that tells how many records were lost.
+pub(super) fn write_lost(out: &mut Vec<u8>, at: Timestamp, lost: u64, since: Timestamp) {
+    let (event, since) = (Event::AuditLost, Some(Micros(since)));
+    write_line(out, &OwnLine { ts: Micros(at), event, lost: Some(lost), since, torn_bytes: None });
+}
+
+/// Appends the record that tells that the line before it is torn, and how much there is of it.
+pub(super) fn write_torn(out: &mut Vec<u8>, at: Timestamp, bytes: usize) {
+    let (event, torn_bytes) = (Event::AuditTorn, Some(bytes));
+    write_line(out, &OwnLine { ts: Micros(at), event, lost: None, since: None, torn_bytes });
 }
 
 /// RFC 3339 in UTC with exactly six digits of a second, so that lines sort as text.
@@ -180,13 +222,23 @@ impl Serialize for Micros {
 
 /// Text from outside: cut to a bound, and rid of all that could end a line or steer a terminal.
 fn shown(text: &[u8]) -> Cow<'_, str> {
-    let text = String::from_utf8_lossy(text.get(..MAX_TEXT).unwrap_or(text));
-    let harmless =
-        |char: char| !char.is_control() && !matches!(char, '\u{200e}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    if text.chars().all(harmless) {
-        return text;
+    match String::from_utf8_lossy(text.get(..MAX_TEXT).unwrap_or(text)) {
+        Cow::Borrowed(text) => harmless(text),
+        Cow::Owned(text) => harmless(&text).into_owned().into(),
     }
-    text.chars().map(|char| if harmless(char) { char } else { char::REPLACEMENT_CHARACTER }).collect::<String>().into()
+}
+
+/// The text without what could end a line or steer a terminal.
+pub fn harmless(text: &str) -> Cow<'_, str> {
+    if text.chars().all(is_harmless) {
+        return text.into();
+    }
+    text.chars().map(|char| if is_harmless(char) { char } else { char::REPLACEMENT_CHARACTER }).collect()
+}
+
+/// Whether a character can neither end a line nor steer a terminal.
+pub fn is_harmless(char: char) -> bool {
+    !char.is_control() && !matches!(char, '\u{200e}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 // --- A record in the making -----------------------------------------------------------------
@@ -200,16 +252,33 @@ pub struct OpenRecord {
     started: Instant,
     answered: bool,
     log: AuditLog,
+    /// Whether room is kept for it in the queue; none if there is no room, and there must be.
+    room: Option<bool>,
 }
 
 impl OpenRecord {
-    pub(super) fn new(record: AuditRecord, log: AuditLog) -> Self {
+    pub(super) fn new(record: AuditRecord, log: AuditLog, room: Option<bool>) -> Self {
         Self {
             request_id: record.request_id.clone(),
             record: Some(record),
             started: Instant::now(),
             answered: false,
             log,
+            room,
+        }
+    }
+
+    /// Whether the request may go on: not if the operator wants no request served without a record,
+    /// and the log cannot take one.
+    pub fn has_room(&self) -> bool {
+        self.room.is_some()
+    }
+
+    /// Writes an opening record with what is known so far, for an exchange that goes on.
+    pub fn announce(&mut self, facts: impl FnOnce(&mut AuditRecord)) {
+        self.note(facts);
+        if let Some(record) = &self.record {
+            self.log.submit(AuditRecord { event: Event::StreamOpened, ..record.clone() }, false);
         }
     }
 
@@ -251,7 +320,7 @@ impl OpenRecord {
             record.ended = ended;
             record.duration = self.started.elapsed();
             self.log.requests().ended(record.reason, ended, record.bytes_in, record.bytes_out);
-            self.log.submit(record);
+            self.log.submit(record, self.room == Some(true));
         }
     }
 }
@@ -259,6 +328,10 @@ impl OpenRecord {
 /// Whoever drops an open record did not see the exchange end.
 impl Drop for OpenRecord {
     fn drop(&mut self) {
+        if thread::panicking() {
+            self.note(|facts| facts.reason = Reason::InternalError);
+            return self.submit(Ended::Failed);
+        }
         let ended = if self.log.is_draining() { Ended::Drained } else { Ended::ClientGone };
         self.submit(ended);
     }
@@ -293,7 +366,7 @@ mod tests {
 
     fn line(record: &AuditRecord) -> String {
         let mut out = Vec::new();
-        record.write(&mut out);
+        record.write(&mut out, &Prefix::default());
         String::from_utf8(out).unwrap()
     }
 

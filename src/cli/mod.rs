@@ -1,5 +1,6 @@
 //! The commands. Exit codes: 0 done, 1 a negative answer or a failure, 2 wrong usage or configuration.
 
+mod audit;
 mod check;
 mod demo;
 mod diagnostics;
@@ -45,6 +46,9 @@ enum Command {
     /// Say who may hold tokens, and suspend or remove them
     #[command(subcommand)]
     User(user::Command),
+    /// Ask the audit log what was done, and check that it was not tampered with
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Print what a client needs in order to connect
     Snippet(snippet::Arguments),
     /// Print rules that let a secret scanner find leaked tokens
@@ -97,6 +101,7 @@ impl Cli {
             Command::Check(settings) => check::run(&settings.into()),
             Command::Token(command) => token::run(command),
             Command::User(command) => user::run(command),
+            Command::Audit(command) => audit::run(command),
             Command::Snippet(arguments) => snippet::run(&arguments),
             Command::ScanRules(arguments) => scan_rules::run(&arguments),
             Command::Completions(completions) => completions.run(),

@@ -13,9 +13,14 @@ use super::Exit;
 pub(super) fn answer(text: impl Display) -> Result<(), Exit> {
     let mut out = anstream::stdout().lock();
     match write!(out, "{text}").and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Exit::failure(format!("cannot print: {error}"))),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(failed(&error)),
         _ => Ok(()),
     }
+}
+
+/// The answer could not be printed.
+pub(super) fn failed(error: &io::Error) -> Exit {
+    Exit::failure(format!("cannot print: {error}"))
 }
 
 /// Prints the answer as JSON, on one line.
@@ -65,12 +70,20 @@ impl<T: Into<String>> From<T> for Cell {
 
 /// Rows with their columns aligned, by the width that a terminal gives each character.
 pub(super) fn table(rows: &[Vec<Cell>]) -> String {
+    aligned(rows, &mut Vec::new())
+}
+
+/// The same for a part of a table, whose columns are as wide as those of the parts before, or wider.
+pub(super) fn aligned(rows: &[Vec<Cell>], widths: &mut Vec<usize>) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let widest = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(Cell::width).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(widest).collect();
+    widths.resize(widths.len().max(columns), 0);
+    for (index, width) in widths.iter_mut().enumerate() {
+        let cells = rows.iter().filter_map(|row| row.get(index));
+        *width = cells.map(Cell::width).max().unwrap_or(0).max(*width);
+    }
     let mut text = String::new();
     for row in rows {
-        for (index, (cell, width)) in row.iter().zip(&widths).enumerate() {
+        for (index, (cell, width)) in row.iter().zip(&*widths).enumerate() {
             let Cell { text: words, style } = cell;
             let gap = if index + 1 < row.len() { width - cell.width() + 2 } else { 0 };
             // writing to a string does not fail

@@ -19,8 +19,8 @@ use crate::server::{self, Admin, Drain, Health, Phase, Scrape, Server};
 use crate::source::{Origin, Published, Source};
 use crate::watch::Reload;
 
-/// How often open streams are looked at for an expired token.
-const EXPIRY_TICK: Duration = Duration::from_millis(250);
+/// How often open streams are looked at: for an expired token, and for having lasted long.
+const TICK: Duration = Duration::from_millis(250);
 
 /// How long the last use of tokens and the audit log may take to be written at the end.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -36,6 +36,7 @@ pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
 
     house.run(|house| {
         let certificates = follow_certificates(&config, &house.reload);
+        tokio::spawn(reopen(house.reload.clone(), house.shared.audit.clone()));
         if let Some(admin) = admin {
             tracing::info!(address = %admin.address(), "health is told here");
             let health = Health {
@@ -149,7 +150,7 @@ impl House {
     pub(super) fn run(self, begin: impl FnOnce(&Self) -> Option<JoinHandle<()>>) {
         let entered = self.runtime.enter();
         let last_words = begin(&self);
-        tokio::spawn(expire(Arc::clone(&self.shared.streams)));
+        tokio::spawn(look_after(Arc::clone(&self.shared.streams)));
         drop(entered);
         let Self { server, drain, reload, shared: proxy::Shared { audit, .. }, runtime, writer, mut signals } = self;
         let finished = runtime.block_on(async {
@@ -176,10 +177,19 @@ impl House {
 }
 
 /// Ends streams whose tokens come to their end, by the wall clock and whatever it does.
-async fn expire(streams: Arc<Streams>) {
+async fn look_after(streams: Arc<Streams>) {
     loop {
-        sleep(EXPIRY_TICK).await;
-        streams.expire(Timestamp::now());
+        sleep(TICK).await;
+        streams.tick(Timestamp::now());
+    }
+}
+
+/// Has the audit log's file opened anew whenever the operator says so, as logrotate wants it.
+async fn reopen(reload: Reload, audit: AuditLog) {
+    let mut told = reload.listen();
+    loop {
+        told.next().await;
+        audit.reopen();
     }
 }
 

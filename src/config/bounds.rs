@@ -122,7 +122,7 @@ fn number_or_off(table: &Table<'_>, key: &'static str, default: u32) -> Option<u
 }
 
 /// A size of `least` bytes or more.
-fn bytes(table: &Table<'_>, key: &'static str, least: u64) -> Option<u64> {
+pub(super) fn bytes(table: &Table<'_>, key: &'static str, least: u64) -> Option<u64> {
     let size = size(&table.text(key)?).map_err(|why| table.problem(key, why)).ok()?;
     if size < least {
         table.problem(key, format!("{size} bytes are too few: write {least} at least"));

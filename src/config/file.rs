@@ -9,9 +9,8 @@ use http::{HeaderName, HeaderValue};
 
 use super::bounds::{self, Limits, Timeouts};
 use super::units::{days, duration};
-use super::{Config, Diagnostics, Overrides, diagnostics, origin, tls};
+use super::{Config, Diagnostics, Overrides, audit, diagnostics, origin, tls};
 use crate::access::{IdentityHeaders, Policy};
-use crate::audit::{self, Destination};
 use crate::document::{Problem, Table};
 use crate::proxy::{
     self, Address, AllowedHosts, AllowedOrigins, ForwardedHeader, InboundBounds, SessionParams, TrustedProxies,
@@ -34,8 +33,7 @@ struct Reader<'r> {
 
 /// Reads everything; the result counts only if no mistake was reported.
 pub(super) fn read(root: &Table<'_>, path: &Path, overrides: &Overrides, outside: &mut Vec<Problem>) -> Option<Config> {
-    let base = path.parent().unwrap_or(Path::new(""));
-    Reader { root, base, overrides, outside }.config()
+    Reader { root, base: base(path), overrides, outside }.config()
 }
 
 /// Reads what concerns tokens and nothing else.
@@ -45,8 +43,12 @@ pub(super) fn read_tokens(
     overrides: &Overrides,
     outside: &mut Vec<Problem>,
 ) -> (Option<source::Params>, Policy) {
-    let base = path.parent().unwrap_or(Path::new(""));
-    Reader { root, base, overrides, outside }.tokens()
+    Reader { root, base: base(path), overrides, outside }.tokens()
+}
+
+/// Paths in a configuration file are relative to the folder that it is in.
+pub(super) fn base(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
 }
 
 impl Reader<'_> {
@@ -75,7 +77,7 @@ impl Reader<'_> {
         let listener_tls = tls::listener(root, self.base);
         let upstream_tls = tls::upstream(root, self.base, upstream.as_ref());
         let (source, policy) = self.tokens();
-        let audit = self.audit();
+        let audit = audit::read(root, self.base, policy.prefix.clone());
         let metrics_token_ids = self.metrics_token_ids();
         let (limits, timeouts) = (Limits::read(root), Timeouts::read(root));
         let rates = bounds::rates(root);
@@ -257,20 +259,6 @@ impl Reader<'_> {
         let token_ids = table.truth("token_ids");
         table.done();
         token_ids.unwrap_or(false)
-    }
-
-    fn audit(&self) -> audit::Params {
-        let table = self.root.table("audit");
-        let table = table.as_ref();
-        let destination = match table.and_then(|table| table.string("path")) {
-            None | Some("-") => Destination::Stdout,
-            Some(path) => Destination::File(self.path(path)),
-        };
-        let queue = table.and_then(|table| table.number("queue", 1..=10_000_000));
-        if let Some(table) = table {
-            table.done();
-        }
-        audit::Params { destination, queue: queue.and_then(|queue| usize::try_from(queue).ok()).unwrap_or(65_536) }
     }
 }
 

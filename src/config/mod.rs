@@ -1,6 +1,7 @@
 //! The configuration: what flags, environment and file say, checked as a whole and turned into each
 //! component's own settings. Whatever is wrong is reported at once.
 
+mod audit;
 mod bounds;
 mod diagnostics;
 mod file;
@@ -15,7 +16,8 @@ pub use diagnostics::{Diagnostics, Format};
 use crate::access::Policy;
 use crate::document::{Document, Problem, Problems};
 use crate::source::Origin;
-use crate::{audit, proxy, server, source};
+use crate::token::Prefix;
+use crate::{proxy, server, source};
 
 /// What stands above the file: flags, or else the environment. No secret is ever among them.
 #[derive(Clone, Debug, Default)]
@@ -66,7 +68,7 @@ pub struct Config {
     /// What holds for every token.
     pub policy: Policy,
     /// The audit log.
-    pub audit: audit::Params,
+    pub audit: crate::audit::Params,
     /// What is said on standard error.
     pub diagnostics: Diagnostics,
     /// Whether metrics tell of tokens one by one.
@@ -104,6 +106,20 @@ impl Config {
         // what is wrong beside it is reported by `load`
         let _ = document.finish();
         source.map(|source| (source, policy)).ok_or(Problems(outside))
+    }
+}
+
+impl Config {
+    /// Reads only what concerns the audit log; the rest of the file may be unfinished.
+    ///
+    /// # Errors
+    /// Every mistake in the file as far as it is read, with its place.
+    pub fn load_audit(overrides: &Overrides) -> Result<crate::audit::Params, Problems> {
+        let (path, text) = text_of(overrides)?;
+        let document = Document::parse(path, &text)?;
+        let params = audit::read(&document.root(), file::base(path), Prefix::default());
+        document.finish()?;
+        Ok(params)
     }
 }
 

@@ -129,6 +129,12 @@ pub(super) fn body_too_large() -> Answer {
     Answer::new(StatusCode::PAYLOAD_TOO_LARGE, Reason::TooLarge, message)
 }
 
+/// Nothing may be served without an audit record, and none can be written.
+pub(super) fn audit_unavailable() -> Answer {
+    let message = "this server cannot write its audit log and serves nothing without: try again shortly";
+    Answer::new(StatusCode::SERVICE_UNAVAILABLE, Reason::AuditUnavailable, message).with(RETRY_AFTER, "5")
+}
+
 /// What never became a request: the HTTP library refused it with this status.
 pub(super) fn unread(status: StatusCode) -> (Response<Bytes>, Reason) {
     let answer = match status {

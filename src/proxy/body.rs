@@ -265,6 +265,16 @@ impl Relay {
         }
     }
 
+    /// Lets the audit log tell of the answer while it goes on.
+    fn announce(&mut self) {
+        if let Some(record) = &mut self.record {
+            record.announce(|facts| {
+                facts.bytes_in = self.request.bytes();
+                facts.bytes_out = self.bytes;
+            });
+        }
+    }
+
     /// Whether the answer has to end: then the client loses it and the upstream its connection, both at
     /// once. From here on it is watched, for nobody knows when the next look will be.
     fn is_cut(&mut self, cx: &Context<'_>) -> bool {
@@ -288,6 +298,9 @@ impl Body for Outgoing {
         loop {
             if relay.watched.is_some() && relay.is_cut(cx) {
                 return Poll::Ready(Some(Err(BrokenOff::Cut)));
+            }
+            if relay.watched.as_ref().is_some_and(Watched::is_to_be_announced) {
+                relay.announce();
             }
             let Poll::Ready(frame) = Pin::new(&mut relay.body).poll_frame(cx) else {
                 if relay.watched.is_none() && relay.is_cut(cx) {

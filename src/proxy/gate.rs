@@ -182,6 +182,9 @@ impl Gate {
         caller: &Caller,
         record: &mut OpenRecord,
     ) -> Result<(Permit, Named, Turn), Answer> {
+        if !record.has_room() {
+            return Err(answer::audit_unavailable());
+        }
         if !is_forwardable(request.method()) && request.method() != Method::OPTIONS {
             return Err(answer::method_not_allowed());
         }

@@ -26,7 +26,12 @@ pub struct Streams {
     open: Mutex<HashMap<u64, Arc<Handle>>>,
     next: AtomicU64,
     lifetimes: Histogram,
+    /// How often the answers have been looked at.
+    ticks: AtomicU64,
 }
+
+/// An answer that has been watched for so many ticks is told of in the audit log.
+const LONG: u64 = 4;
 
 /// One open answer, as its reviewers see it.
 #[derive(Debug)]
@@ -35,12 +40,19 @@ pub(super) struct Handle {
     /// What is known of the token by now.
     grant: ArcSwap<Grant>,
     cut: AtomicU8,
+    /// The tick at which it began to be watched.
+    since: u64,
+    announcement: AtomicU8,
     waker: AtomicWaker,
 }
 
 const GOES_ON: u8 = 0;
 const REVOKED: u8 = 1;
 const EXPIRED: u8 = 2;
+
+const NOT_YET: u8 = 0;
+const DUE: u8 = 1;
+const DONE: u8 = 2;
 
 impl Streams {
     /// Nothing open yet. Permits are reviewed by `directory`.
@@ -49,6 +61,7 @@ impl Streams {
             directory,
             open: Mutex::default(),
             next: AtomicU64::new(0),
+            ticks: AtomicU64::new(0),
             lifetimes: Histogram::new(Histogram::LIFETIME),
         }
     }
@@ -72,12 +85,21 @@ impl Streams {
         }
     }
 
-    /// Ends every answer whose token has come to its end by itself.
-    pub fn expire(&self, now: Timestamp) {
-        let is_due = |handle: &Handle| handle.grant.load().expires_at().is_some_and(|end| end <= now);
-        let due: Vec<_> = self.lock().values().filter(|handle| is_due(handle)).cloned().collect();
-        for handle in due {
-            handle.cut(EXPIRED);
+    /// Looks at every answer: one whose token has come to its end by itself is ended, and one that has
+    /// been open for a while is told of in the audit log. To be called at equal intervals.
+    pub fn tick(&self, now: Timestamp) {
+        let ticks = self.ticks.fetch_add(1, Ordering::Relaxed);
+        let is_over = |handle: &Handle| handle.grant.load().expires_at().is_some_and(|end| end <= now);
+        let is_long = |handle: &Handle| ticks.saturating_sub(handle.since) >= LONG && handle.is_unannounced();
+        let of_interest = |handle: &&Arc<Handle>| is_over(handle) || is_long(handle);
+        let found: Vec<_> = self.lock().values().filter(of_interest).cloned().collect();
+        for handle in found {
+            if is_over(&handle) {
+                handle.cut(EXPIRED);
+            } else {
+                handle.announcement.store(DUE, Ordering::Release);
+                handle.waker.wake();
+            }
         }
     }
 
@@ -110,6 +132,8 @@ impl Streams {
             permit: permit.clone(),
             grant: ArcSwap::new(Arc::clone(permit.grant())),
             cut: AtomicU8::new(GOES_ON),
+            since: self.ticks.load(Ordering::Relaxed),
+            announcement: AtomicU8::new(NOT_YET),
             waker: AtomicWaker::new(),
         });
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -148,12 +172,21 @@ impl Handle {
         }
     }
 
+    fn poll_cut(&self, cx: &Context<'_>) -> Option<Ended> {
+        self.waker.register(cx.waker());
+        self.ended()
+    }
+
     fn ended(&self) -> Option<Ended> {
         match self.cut.load(Ordering::Acquire) {
             REVOKED => Some(Ended::Revoked),
             EXPIRED => Some(Ended::Expired),
             _ => None,
         }
+    }
+
+    fn is_unannounced(&self) -> bool {
+        self.announcement.load(Ordering::Relaxed) == NOT_YET
     }
 
     fn cut(&self, why: u8) {
@@ -169,10 +202,11 @@ impl Handle {
 pub struct Leash(Arc<Handle>);
 
 impl Leash {
-    /// Whether the answer has to end. Its body says so by itself when it is asked; but nobody asks it as
-    /// long as the client takes nothing.
-    pub fn is_cut(&self) -> bool {
-        self.0.ended().is_some()
+    /// Whether the answer has to end; otherwise the task is woken when that changes. The answer's body says
+    /// so by itself when it is asked; but nobody asks it as long as the client takes nothing, and a
+    /// wake-up for another cause has used up what it left to be woken by.
+    pub fn poll_cut(&self, cx: &Context<'_>) -> bool {
+        self.0.poll_cut(cx).is_some()
     }
 }
 
@@ -188,8 +222,7 @@ pub(super) struct Watched {
 impl Watched {
     /// Why the answer has to end, if it has; otherwise its task is woken when that changes.
     pub(super) fn poll_cut(&self, cx: &Context<'_>) -> Option<Ended> {
-        self.leash.0.waker.register(cx.waker());
-        self.ended()
+        self.leash.0.poll_cut(cx)
     }
 
     /// Why the answer has to end, as far as is known.
@@ -199,6 +232,15 @@ impl Watched {
 
     pub(super) fn leash(&self) -> &Leash {
         &self.leash
+    }
+
+    /// Whether it is time to tell of the answer; so once and no more.
+    pub(super) fn is_to_be_announced(&self) -> bool {
+        let announcement = &self.leash.0.announcement;
+        announcement.load(Ordering::Acquire) == DUE && {
+            announcement.store(DONE, Ordering::Relaxed);
+            true
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use hyper::rt::Executor;
 
@@ -26,16 +26,18 @@ impl OpenAnswer {
         *locked(&self.0) = None;
     }
 
-    fn is_cut(&self) -> bool {
-        locked(&self.0).as_ref().is_some_and(Leash::is_cut)
+    fn poll_cut(&self, cx: &Context<'_>) -> bool {
+        locked(&self.0).as_ref().is_some_and(|leash| leash.poll_cut(cx))
     }
 }
 
 /// Drives what answers, to its end or until the answer that is open in it is cut. The cut wakes this
 /// task, and the driven comes first: it may end the answer by itself, and better.
 pub(super) async fn until_cut<F: Future>(mut driven: Pin<&mut F>, answer: &OpenAnswer) {
-    poll_fn(|cx| if driven.as_mut().poll(cx).is_ready() || answer.is_cut() { Poll::Ready(()) } else { Poll::Pending })
-        .await;
+    poll_fn(
+        |cx| if driven.as_mut().poll(cx).is_ready() || answer.poll_cut(cx) { Poll::Ready(()) } else { Poll::Pending },
+    )
+    .await;
 }
 
 /// Runs the streams of an HTTP/2 connection. What is dropped before its end is reset.

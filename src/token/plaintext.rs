@@ -5,8 +5,10 @@
 //! base62 with the digits `0-9A-Za-z`, most significant first, padded with `0` on the left. It
 //! lets a scanner tell a token from noise, and lets the server refuse noise without a look-up.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
 use super::digest::TokenDigest;
@@ -140,6 +142,42 @@ impl Prefix {
     }
 }
 
+impl Prefix {
+    /// The text with the secret of every token in it cut out, whole or cut off, written plainly or
+    /// percent-encoded; the public id stays. Text without any is handed back as it is.
+    pub fn mask<'t>(&self, text: Cow<'t, str>) -> Cow<'t, str> {
+        if let Some(masked) = self.mask_plain(&text) {
+            return masked.into();
+        }
+        let decoded = text.contains('%').then(|| percent_decode_str(&text).decode_utf8_lossy());
+        let decoded = decoded.and_then(|plain| self.mask_plain(&plain));
+        decoded.map_or(text, Cow::from)
+    }
+
+    fn mask_plain(&self, text: &str) -> Option<String> {
+        let mut masked = String::new();
+        let mut rest = text;
+        while let Some(at) = memchr::memmem::find(rest.as_bytes(), self.0.as_bytes()) {
+            let (before, token) = rest.split_at(at + self.0.len());
+            let run = |text: &str| text.bytes().take_while(u8::is_ascii_alphanumeric).count();
+            let id = run(token);
+            masked.push_str(before);
+            rest = token;
+            if id == ID_LENGTH && token.as_bytes().get(id) == Some(&b'_') {
+                let secret = run(&token[id + 1..]);
+                masked.push_str(&token[..=id]);
+                masked.push_str(if secret > 0 { "[masked]" } else { "" });
+                rest = &token[id + 1 + secret..];
+            }
+        }
+        if rest.len() == text.len() {
+            return None;
+        }
+        masked.push_str(rest);
+        (masked != text).then_some(masked)
+    }
+}
+
 impl Default for Prefix {
     fn default() -> Self {
         Self("mcp_pat_".into())
@@ -208,6 +246,29 @@ mod tests {
     fn the_secret_is_not_in_debug() {
         let minted = Prefix::default().mint().unwrap();
         assert!(!format!("{minted:?}").contains(&minted.token.expose()[19..]));
+    }
+
+    #[test]
+    fn secrets_in_text_are_masked_and_everything_else_stays() {
+        let prefix = Prefix::default();
+        let minted = prefix.mint().unwrap();
+        let (token, id) = (minted.token.expose(), minted.id.as_str());
+        let shown = format!("mcp_pat_{id}_[masked]");
+        let encoded: String = token.bytes().fold(String::new(), |text, byte| format!("{text}%{byte:02x}"));
+        for (text, masked) in [
+            (format!("/mcp/{token}/x"), format!("/mcp/{shown}/x")),
+            (format!("{token}{token}"), format!("{shown}{shown}")),
+            (format!("curl {} and {token}.", &token[..30]), format!("curl {shown} and {shown}.")),
+            (format!("/mcp%2F{encoded}"), format!("/mcp/{shown}")),
+            (token.replace('_', "%5F"), shown.clone()),
+        ] {
+            assert_eq!(prefix.mask(text.into()), masked);
+        }
+        for text in
+            ["", "/mcp", "mcp_pat_", "mcp_pat_k3V9mQ2xTa", "mcp_pat_k3V9mQ2xTa_", "mcp_pat_short_secret", "%", "%zz%5"]
+        {
+            assert!(matches!(prefix.mask(text.into()), Cow::Borrowed(same) if same == text), "{text}");
+        }
     }
 
     #[test]

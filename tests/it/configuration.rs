@@ -7,8 +7,9 @@ use patgate::config::{Config, Overrides};
 use crate::harness::Folder;
 
 const EXAMPLE: &str = include_str!("../../config/patgate.toml");
-const SOURCES: [&str; 3] = [
+const SOURCES: [&str; 4] = [
     include_str!("../../src/config/file.rs"),
+    include_str!("../../src/config/audit.rs"),
     include_str!("../../src/config/bounds.rs"),
     include_str!("../../src/config/tls.rs"),
 ];

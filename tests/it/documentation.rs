@@ -96,6 +96,9 @@ fn folder() -> Folder {
     let folder = Folder::new();
     let commands = fs::read_to_string(repository().join("docs/commands.md")).unwrap();
     folder.write("tokens.toml", &in_language(&commands, "toml")[0]);
+    let audit = fs::read_to_string(repository().join("docs/audit.md")).unwrap();
+    let log = blocks(&audit).into_iter().find(|block| block.file == Some("audit.jsonl")).unwrap();
+    folder.write("audit.jsonl", &log.text);
     folder.write("legacy-token.txt", "jam_pat_0123456789abcdef\n");
     folder.write("token.txt", "another-token\n");
     let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();

@@ -39,6 +39,9 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 
 // --- A folder with a token file -------------------------------------------------------------
 
+/// The tokens of a test's proxy.
+const TOKENS: &str = "file = \"tokens.toml\"\n";
+
 /// A folder for one test: configuration, tokens, audit log.
 pub struct Folder {
     dir: TempDir,
@@ -111,21 +114,27 @@ impl Folder {
 
     /// Starts the proxy in front of `upstream` with these keys of `[tokens]`.
     pub fn serve_tokens(&self, upstream: &str, tokens: &str) -> Proxy {
-        self.configure_tokens(upstream, "", tokens);
+        self.configure_all(upstream, "", "", tokens);
+        self.serve_with(&[], &[])
+    }
+
+    /// Starts the proxy in front of `upstream` with these keys of `[audit]` besides its path.
+    pub fn serve_audit(&self, upstream: &str, audit: &str) -> Proxy {
+        self.configure_all(upstream, "", audit, TOKENS);
         self.serve_with(&[], &[])
     }
 
     /// Writes `patgate.toml` without starting anything.
     pub fn configure(&self, upstream: &str, more: &str) -> PathBuf {
-        self.configure_tokens(upstream, more, "file = \"tokens.toml\"\n")
+        self.configure_all(upstream, more, "", TOKENS)
     }
 
-    fn configure_tokens(&self, upstream: &str, more: &str, tokens: &str) -> PathBuf {
+    fn configure_all(&self, upstream: &str, more: &str, audit: &str, tokens: &str) -> PathBuf {
         self.write(
             "patgate.toml",
             &format!(
                 "listen = \"127.0.0.1:0\"\nupstream = \"{upstream}\"\nadmin = \"127.0.0.1:0\"\n{more}\n\
-                 [audit]\npath = \"audit.jsonl\"\n[tokens]\n{tokens}"
+                 [audit]\npath = \"audit.jsonl\"\n{audit}\n[tokens]\n{tokens}"
             ),
         )
     }
@@ -159,7 +168,19 @@ impl Proxy {
     /// The same, with variables in its environment.
     pub fn start_with(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = patgate();
-        command.current_dir(folder).arg("serve").args(arguments).envs(variables.iter().copied());
+        command.arg("serve").args(arguments).envs(variables.iter().copied());
+        Self::run(command, folder)
+    }
+
+    /// Starts `patgate serve` with the folder's configuration by a program that runs its arguments.
+    pub fn start_by(program: &str, arguments: &[&str], folder: &Path) -> Self {
+        let mut command = Command::new(program);
+        command.args(arguments).args(["serve", "--config", "patgate.toml"]);
+        Self::run(command, folder)
+    }
+
+    fn run(mut command: Command, folder: &Path) -> Self {
+        command.current_dir(folder);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
         let reader = BufReader::new(child.stderr.take().unwrap());
@@ -198,6 +219,11 @@ impl Proxy {
         }
     }
 
+    /// A diagnostic with this message, of a process that has ended.
+    pub fn await_log_after_end(&self, message: &str) -> Value {
+        eventually(message, || self.log().into_iter().find(|entry| entry["message"] == message))
+    }
+
     /// All diagnostics so far.
     pub fn log(&self) -> Vec<Value> {
         self.log.0.lock().unwrap().clone()
@@ -211,8 +237,15 @@ impl Proxy {
         })
     }
 
-    /// The audit records at this moment.
+    /// The audit records of requests that have ended, at this moment.
     pub fn audit_so_far(&self) -> Vec<Value> {
+        let mut records = self.audit_lines();
+        records.retain(|record| record["event"] == "request");
+        records
+    }
+
+    /// All lines of the audit log at this moment.
+    pub fn audit_lines(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.folder.join("audit.jsonl")).unwrap_or_default();
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         whole.lines().map(|line| serde_json::from_str(line).expect(line)).collect()

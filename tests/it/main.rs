@@ -13,6 +13,7 @@
 
 mod answers;
 mod architecture;
+mod audit;
 mod bounds;
 mod configuration;
 mod connections;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what checks the deployment files, and clients for the snippets, into <repo>/target/deployment.
-# Needs Node 20 with npm, Python 3.11 and, for promtool and systemd-analyze, Debian's packages.
+# Needs Node 20 with npm, Python 3.11 and, for promtool, systemd-analyze and jq, Debian's packages.
 set -Eeuo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -28,6 +28,13 @@ unpack_promtool() {
   rm -r "$folder"
 }
 
+# For the queries on docs/audit.md.
+install_jq() {
+  command -v jq > /dev/null && return
+  say "installing Debian's package jq"
+  apt-get install --yes --no-install-recommends jq > /dev/null || { say "jq is not here: install the package jq"; exit 1; }
+}
+
 install_systemd() {
   command -v systemd-analyze > /dev/null && return
   say "installing Debian's package systemd, for systemd-analyze"
@@ -40,4 +47,5 @@ install_python
 unpack_kubectl
 unpack_promtool
 install_systemd
+install_jq
 say "ready in $there"

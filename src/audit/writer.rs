@@ -1,0 +1,392 @@
+//! The writer: a thread of its own that takes records from the queue and writes them in large pieces.
+//!
+//! A piece stays in memory until all of it is written, and is tried again from where it stopped; so a
+//! line that was written by half is completed, and nothing is glued to it. Where the rest would go to
+//! another file, the line is written there anew.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::iter::Peekable;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+use std::vec::Drain;
+
+use jiff::Timestamp;
+
+use super::chain::{Head, Sealed};
+use super::log::{Destination, Missing, Params, Shared};
+use super::names;
+use super::reader::Lines;
+use super::record::{self, AuditRecord};
+use super::sink::{Found, Sink, Standing, Tail};
+use crate::token::Prefix;
+
+/// How long the writer lets records gather once it has woken up: fewer wake-ups, larger writes.
+const GATHER: Duration = Duration::from_millis(2);
+
+/// How long it rests after a failure before it tries again.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// How long it goes on with a file that could not be set aside, before it tries that again.
+const ROTATE_AGAIN: Duration = Duration::from_mins(1);
+
+/// About how much is written at once, in bytes.
+const PIECE: usize = 64 * 1024;
+
+/// How many records the writer keeps room for once a rush is over.
+const USUAL: usize = 4096;
+
+/// The writer's side of the log.
+#[derive(Debug)]
+pub(super) struct Writing {
+    shared: Arc<Shared>,
+    sink: Sink,
+    prefix: Prefix,
+    /// The last link, where records are chained.
+    chain: Option<Head>,
+    piece: Piece,
+    /// Lost records that the log does not tell of yet.
+    missing: Option<Missing>,
+    rotate_again: Option<Instant>,
+}
+
+/// What is being written.
+#[derive(Debug, Default)]
+struct Piece {
+    text: Vec<u8>,
+    /// How much of it has been written.
+    done: usize,
+    /// Where the part begins that went to the file that is open.
+    since: usize,
+    /// How many records are in it.
+    records: usize,
+}
+
+impl Piece {
+    fn rest(&self) -> &[u8] {
+        self.text.get(self.done..).unwrap_or_default()
+    }
+
+    /// Goes back to the beginning of the line that was written by half.
+    fn rewind(&mut self) {
+        let done = self.text.get(..self.done).unwrap_or_default();
+        self.done = memchr::memrchr(b'\n', done).map_or(0, |end| end + 1);
+        self.since = self.done;
+    }
+
+    /// Has the line that was written by half followed by an end, and written anew.
+    fn begin_a_line(&mut self) {
+        let done = self.done;
+        self.rewind();
+        if self.done < done {
+            self.text.insert(self.done, b'\n');
+        }
+    }
+}
+
+impl Writing {
+    /// Opens the destination and finds the end of the chain.
+    pub(super) fn open(params: &Params, shared: Arc<Shared>) -> io::Result<Self> {
+        let sink = Sink::open(params)?;
+        let mut writing = Self {
+            shared,
+            sink,
+            prefix: params.prefix.clone(),
+            chain: params.chain.then_some(Head::START),
+            piece: Piece::default(),
+            missing: None,
+            rotate_again: None,
+        };
+        if let Destination::File(path) = &params.destination
+            && fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
+        {
+            writing.resume(path)?;
+        }
+        Ok(writing)
+    }
+
+    /// Goes on from what an earlier process has left: the chain from its last line, and behind a line
+    /// that it could not finish, a new one.
+    fn resume(&mut self, path: &Path) -> io::Result<()> {
+        let mut tail = Tail::read(path)?;
+        let torn = tail.torn.len();
+        let file = path.display();
+        if self.chain.is_some() {
+            let mut place = path.to_owned();
+            if tail.line.is_empty()
+                && let Some(last) = names::siblings(path).pop()
+            {
+                tail.line = last_line(&last)?;
+                place = last;
+            }
+            if let Some(sealed) = Sealed::read(&tail.line) {
+                self.chain = Some(sealed.head);
+            } else if !tail.line.is_empty() {
+                let file = place.display();
+                tracing::warn!(%file, "the last audit record is not part of a chain: a new chain begins");
+            }
+        }
+        if torn > 0 {
+            tracing::warn!(%file, bytes = torn, "the last audit record is torn: it was not written to its end");
+            self.piece.text.push(b'\n');
+            let start = self.piece.text.len();
+            record::write_torn(&mut self.piece.text, Timestamp::now(), torn);
+            self.seal(start);
+        }
+        Ok(())
+    }
+
+    /// Writes until the log is closed and there is nothing left, or no time.
+    pub(super) fn run(mut self) {
+        let mut batch = Vec::new();
+        loop {
+            // the first time there is no record: a torn line is reported, and a pipe that had no reader opened
+            if !self.write_out(&mut batch.drain(..).peekable()) {
+                return;
+            }
+            batch.shrink_to(USUAL);
+            if !self.take(&mut batch) {
+                break;
+            }
+        }
+        if let Err(error) = self.sink.sync() {
+            tracing::error!(%error, "the audit log may not have reached its disk");
+        }
+        self.tell_head("the last audit record");
+    }
+
+    /// Waits for records and takes them; `false` at the end of the log.
+    fn take(&mut self, batch: &mut Vec<AuditRecord>) -> bool {
+        loop {
+            let idle = self.shared.filled.wait_while(self.shared.lock(), |queue| {
+                queue.records.is_empty() && queue.missing.is_none() && queue.closed.is_none() && !queue.reopen
+            });
+            let idle = idle.unwrap_or_else(PoisonError::into_inner);
+            let (closed, done) = (idle.closed.is_some(), idle.is_done());
+            drop(idle);
+            if !closed {
+                thread::sleep(GATHER);
+            }
+            let mut queue = self.shared.lock();
+            let reopen = std::mem::take(&mut queue.reopen);
+            std::mem::swap(&mut queue.records, batch);
+            queue.in_flight = batch.len();
+            self.missing = queue.missing.take();
+            drop(queue);
+            if reopen {
+                self.reopen();
+            }
+            if done || !batch.is_empty() || self.missing.is_some() {
+                return !done;
+            }
+        }
+    }
+
+    /// Lets go of a file that was moved, and opens or makes the one that has its name now.
+    fn reopen(&mut self) {
+        if matches!(self.sink.standing(), Standing::Moved | Standing::Gone) {
+            self.sink.close();
+            // if it cannot be had, the next record meets the same error and reports it
+            if self.sink.ready().is_ok() {
+                tracing::info!("the audit log was moved: a new file was begun");
+            }
+        }
+    }
+
+    /// Writes all records, however often it takes; `false` if time ran out.
+    fn write_out(&mut self, records: &mut Peekable<Drain<'_, AuditRecord>>) -> bool {
+        loop {
+            let written = self.fill(records).and_then(|()| self.write());
+            match written {
+                Ok(()) => {
+                    self.succeed();
+                    self.shared.lock().in_flight -= self.piece.records;
+                    self.piece.records = 0;
+                    if records.peek().is_none() && self.missing.is_none() {
+                        return true;
+                    }
+                }
+                Err(error) => {
+                    self.fail(&error);
+                    if !self.rest() {
+                        return false;
+                    }
+                    self.look_again();
+                }
+            }
+        }
+    }
+
+    /// Puts together the next piece, if the last one has been written.
+    fn fill(&mut self, records: &mut Peekable<Drain<'_, AuditRecord>>) -> io::Result<()> {
+        self.rotate();
+        self.ready()?;
+        if !self.piece.rest().is_empty() {
+            return Ok(());
+        }
+        self.piece.text.clear();
+        (self.piece.done, self.piece.since) = (0, 0);
+        while self.piece.text.len() < PIECE {
+            let start = self.piece.text.len();
+            if let Some(record) = records.next() {
+                record.write(&mut self.piece.text, &self.prefix);
+                self.piece.records += 1;
+            } else if let Some(Missing { count, since }) = self.missing.take() {
+                // whatever was lost came after all that was in the queue
+                record::write_lost(&mut self.piece.text, Timestamp::now(), count, since);
+            } else {
+                break;
+            }
+            self.seal(start);
+        }
+        Ok(())
+    }
+
+    fn seal(&mut self, start: usize) {
+        if let Some(head) = &mut self.chain {
+            let first = start == 0 && self.sink.is_empty();
+            head.seal(&mut self.piece.text, start, first);
+        }
+    }
+
+    /// Writes the piece to its end.
+    fn write(&mut self) -> io::Result<()> {
+        loop {
+            while !self.piece.rest().is_empty() {
+                let rest = self.piece.text.get(self.piece.done..).unwrap_or_default();
+                match self.sink.write(rest) {
+                    Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                    Ok(written) => self.piece.done += written,
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            match self.sink.standing() {
+                Standing::Named | Standing::Cut => return Ok(()),
+                Standing::Moved => {
+                    self.sink.close();
+                    return Ok(());
+                }
+                // what went into a file that nobody can open is not written
+                Standing::Gone => {
+                    self.sink.close();
+                    self.piece.done = self.piece.since;
+                    self.ready()?;
+                }
+            }
+        }
+    }
+
+    /// Opens the destination where it is not open, and begins a line of its own there.
+    fn ready(&mut self) -> io::Result<()> {
+        let found = self.sink.ready()?;
+        if found == Found::Open {
+            return Ok(());
+        }
+        self.piece.rewind();
+        if found == Found::Text && self.sink.ends_within_a_line()? {
+            tracing::warn!("the audit log ends within a line: the next record begins a new one");
+            self.piece.text.insert(self.piece.done, b'\n');
+        }
+        Ok(())
+    }
+
+    /// Sets the file aside if it is time. If that fails, it is written on.
+    fn rotate(&mut self) {
+        // between lines only
+        if !self.piece.rest().is_empty() || self.rotate_again.is_some_and(|again| Instant::now() < again) {
+            return;
+        }
+        if matches!(self.sink.standing(), Standing::Moved | Standing::Gone) {
+            // what has its name now is somebody else's
+            self.sink.close();
+            return;
+        }
+        match self.sink.rotate(Timestamp::now()) {
+            Ok(None) => {}
+            Ok(Some(aside)) => self.tell_rotation(&aside),
+            Err(error) => {
+                self.rotate_again = Some(Instant::now() + ROTATE_AGAIN);
+                tracing::warn!(%error, "the audit log cannot be set aside: it is written on");
+            }
+        }
+    }
+
+    fn tell_rotation(&self, aside: &Path) {
+        tracing::info!(file = %aside.display(), "the audit log was set aside");
+        self.tell_head("the last audit record before that");
+    }
+
+    /// Tells the head of the chain, for those who keep it where the log's files are not.
+    fn tell_head(&self, message: &str) {
+        if let Some(head) = self.chain {
+            tracing::info!(%head, "{message}");
+        }
+    }
+
+    fn succeed(&self) {
+        if self.shared.failing.swap(false, Ordering::Relaxed) {
+            tracing::info!("the audit log is written again");
+        }
+    }
+
+    fn fail(&self, error: &io::Error) {
+        if !self.shared.failing.swap(true, Ordering::Relaxed) {
+            tracing::error!(%error, "the audit log cannot be written: records wait in memory");
+        }
+    }
+
+    /// Sees what has become of a file that could not be written. A pipe is opened anew: perhaps it has
+    /// another reader.
+    fn look_again(&mut self) {
+        match self.sink.standing() {
+            Standing::Named if self.sink.is_pipe() => {
+                self.sink.close();
+                // the next reader may find half a line in it
+                self.piece.begin_a_line();
+            }
+            Standing::Named => {}
+            Standing::Cut => self.piece.rewind(),
+            Standing::Moved => self.sink.close(),
+            Standing::Gone => {
+                self.sink.close();
+                self.piece.done = self.piece.since;
+            }
+        }
+    }
+
+    /// Rests before another try; `false` if there is nothing more to be tried, or no time.
+    fn rest(&self) -> bool {
+        let queue = self.shared.lock();
+        let rested = self.shared.filled.wait_timeout_while(queue, RETRY, |queue| queue.closed.is_none());
+        let (queue, _) = rested.unwrap_or_else(PoisonError::into_inner);
+        let Some(deadline) = queue.closed else { return true };
+        let nothing = queue.in_flight == 0 && queue.records.is_empty() && self.piece.rest().is_empty();
+        drop(queue);
+        if nothing || Instant::now() >= deadline {
+            return false;
+        }
+        thread::sleep(RETRY.min(deadline.saturating_duration_since(Instant::now())));
+        true
+    }
+}
+
+/// The last line of a file that was set aside, compressed or not.
+fn last_line(path: &Path) -> io::Result<Vec<u8>> {
+    let mut lines = Lines::open(path)?;
+    let mut last = Vec::new();
+    while let Some(line) = lines.next_line()? {
+        if line.ended {
+            last.clear();
+            last.extend_from_slice(line.text);
+        }
+    }
+    Ok(last)
+}
+
+#[cfg(test)]
+mod tests;

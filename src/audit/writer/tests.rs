@@ -1,0 +1,193 @@
+//! The writer against destinations that fail, fill up, move and vanish.
+
+use std::panic;
+use std::path::PathBuf;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::*;
+use crate::audit::{AuditLog, OnLoss, OpenRecord, Rotation, Writer, siblings};
+use crate::verdict::Ended;
+
+/// Longer than anything takes here.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Scene {
+    folder: TempDir,
+    params: Params,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let destination = Destination::File(folder.path().join("in/log"));
+        fs::create_dir(folder.path().join("in")).unwrap();
+        let (rotation, prefix) = (Rotation::default(), Prefix::default());
+        let params = Params { destination, queue: 1000, on_loss: OnLoss::Count, rotation, chain: true, prefix };
+        Self { folder, params }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("in/log")
+    }
+
+    fn open(&self) -> (AuditLog, Writer) {
+        AuditLog::open(&self.params).unwrap()
+    }
+
+    /// All lines, in the order of the files.
+    fn lines(&self) -> Vec<Value> {
+        let files = siblings(&self.path()).into_iter().chain([self.path()]);
+        let text: String = files.map(|path| fs::read_to_string(path).unwrap_or_default()).collect();
+        text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+    }
+}
+
+fn submit(log: &AuditLog, count: usize) {
+    (0..count).for_each(|_| log.begin_unread(None, |_| {}).close(Ended::Complete));
+}
+
+fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn what_cannot_be_written_waits_and_what_does_not_fit_is_told_of() {
+    let mut scene = Scene::new();
+    scene.params.queue = 10;
+    let (log, writer) = scene.open();
+    submit(&log, 1);
+    eventually("the first record", || scene.lines().len() == 1);
+    fs::remove_dir_all(scene.folder.path().join("in")).unwrap();
+    submit(&log, 15);
+    eventually("a loss", || log.lost() == 5);
+    fs::create_dir(scene.folder.path().join("in")).unwrap();
+    assert!(writer.finish(PATIENCE));
+    let lines = scene.lines();
+    assert_eq!(lines.len(), 11);
+    assert!(lines[..10].iter().all(|line| line["event"] == "request"));
+    assert_eq!((&lines[10]["event"], &lines[10]["lost"]), (&"audit_lost".into(), &5.into()));
+    assert_eq!(lines[10]["since"].as_str().map(str::len), Some(27));
+    assert!((2..=12).zip(&lines).all(|(seq, line)| line["seq"] == seq), "{lines:#?}");
+}
+
+#[test]
+fn a_request_that_must_have_a_record_is_refused_while_there_is_no_room_for_one() {
+    let mut scene = Scene::new();
+    (scene.params.queue, scene.params.on_loss) = (3, OnLoss::Refuse);
+    let (log, writer) = scene.open();
+    let running: Vec<_> = (0..4).map(|_| log.begin_unread(None, |_| {})).collect();
+    assert_eq!(running.iter().map(OpenRecord::has_room).collect::<Vec<_>>(), [true, true, true, false]);
+    drop(running);
+    eventually("three records", || scene.lines().len() >= 3);
+    eventually("room", || log.begin_unread(None, |_| {}).has_room());
+    fs::remove_dir_all(scene.folder.path().join("in")).unwrap();
+    eventually("the failure to be noticed", || !log.begin_unread(None, |_| {}).has_room());
+    fs::create_dir(scene.folder.path().join("in")).unwrap();
+    eventually("the end of it", || log.begin_unread(None, |_| {}).has_room());
+    assert!(writer.finish(PATIENCE));
+}
+
+#[test]
+fn files_are_set_aside_under_load_and_the_chain_goes_through_all_of_them() {
+    let mut scene = Scene::new();
+    scene.params.queue = 100_000;
+    scene.params.rotation.size = Some(PIECE as u64);
+    for _ in 0..2 {
+        let (log, writer) = scene.open();
+        thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(|| submit(&log, 1000)))));
+        assert!(writer.finish(PATIENCE));
+    }
+    assert!(siblings(&scene.path()).len() > 10);
+    let lines = scene.lines();
+    assert_eq!(lines.len(), 8000);
+    assert!((1..).zip(&lines).all(|(seq, line)| line["seq"] == seq));
+    let with_previous = lines.iter().filter(|line| line.get("prev").is_some()).count();
+    // the second process went on with the file of the first
+    assert_eq!(with_previous, siblings(&scene.path()).len() + 1);
+}
+
+#[test]
+fn a_line_that_an_earlier_process_left_torn_is_fenced_and_reported() {
+    let scene = Scene::new();
+    for round in [1, 2] {
+        let (log, writer) = scene.open();
+        submit(&log, 1);
+        assert!(writer.finish(PATIENCE));
+        let text = fs::read_to_string(scene.path()).unwrap();
+        assert_eq!(text.lines().count(), [1, 4][round - 1]);
+        fs::write(scene.path(), text + "{\"ts\":\"2026-11").unwrap();
+    }
+    let text = fs::read_to_string(scene.path()).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines[1], "{\"ts\":\"2026-11");
+    let report: Value = serde_json::from_str(lines[2]).unwrap();
+    assert_eq!((&report["event"], &report["torn_bytes"]), (&"audit_torn".into(), &14.into()));
+    let sealed = [0, 2, 3].map(|index| Sealed::read(lines[index].as_bytes()).unwrap());
+    assert!(sealed[1].follows(&sealed[0].head.hash) && sealed[2].follows(&sealed[1].head.hash));
+}
+
+#[test]
+fn a_file_that_was_moved_is_left_and_one_that_was_removed_takes_nothing_with_it() {
+    let scene = Scene::new();
+    let (log, writer) = scene.open();
+    submit(&log, 1);
+    eventually("the record", || scene.lines().len() == 1);
+    fs::rename(scene.path(), scene.folder.path().join("in/log.1")).unwrap();
+    log.reopen();
+    eventually("a new file", || scene.path().exists());
+    submit(&log, 1);
+    eventually("the next record", || scene.lines().len() == 2);
+    // moved, and nobody said so: the record goes into either
+    fs::rename(scene.path(), scene.folder.path().join("in/log.0")).unwrap();
+    submit(&log, 1);
+    eventually("the third record", || scene.lines().len() == 3);
+    fs::remove_file(scene.path()).unwrap_or_default();
+    submit(&log, 1);
+    assert!(writer.finish(PATIENCE));
+    assert_eq!(scene.lines().last().unwrap()["seq"], 4);
+    assert_eq!(log.lost(), 0);
+}
+
+#[test]
+fn a_chain_has_one_writer() {
+    let scene = Scene::new();
+    let (_log, writer) = scene.open();
+    assert!(AuditLog::open(&scene.params).unwrap_err().to_string().contains("another process"));
+    assert!(writer.finish(PATIENCE));
+    drop(scene.open());
+}
+
+#[test]
+fn a_request_that_ends_in_a_panic_has_its_record_and_only_one() {
+    let scene = Scene::new();
+    let (log, writer) = scene.open();
+    let record = log.begin_unread(None, |_| {});
+    let panicked = panic::catch_unwind(panic::AssertUnwindSafe(move || {
+        let _record = record;
+        panic::resume_unwind(Box::new("a failure"));
+    }));
+    assert!(panicked.is_err() && writer.finish(PATIENCE));
+    let lines = scene.lines();
+    assert_eq!(lines.len(), 1);
+    let facts = ["outcome", "reason", "ended"].map(|key| lines[0][key].as_str().unwrap());
+    assert_eq!(facts, ["error", "internal_error", "failed"]);
+}
+
+#[test]
+fn the_end_does_not_wait_for_a_destination_that_takes_nothing() {
+    let mut scene = Scene::new();
+    scene.params.destination = Destination::File("/dev/full".into());
+    scene.params.chain = false;
+    let (log, writer) = scene.open();
+    submit(&log, 7);
+    let since = Instant::now();
+    assert!(!writer.finish(Duration::from_millis(300)));
+    assert!(since.elapsed() < PATIENCE);
+    assert_eq!(log.lost(), 7);
+}

@@ -1,0 +1,46 @@
+//! `[audit]`: where the log goes, when a file of it is set aside, and what happens if it cannot be written.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::bounds::bytes;
+use super::units::days;
+use crate::audit::{Destination, OnLoss, Params, Rotation};
+use crate::document::Table;
+use crate::token::Prefix;
+
+/// A file is not set aside before it has so many bytes: more are written at once.
+const SMALLEST: u64 = 64 * 1024;
+
+/// Reads the table; paths in it are relative to `base`.
+pub(super) fn read(root: &Table<'_>, base: &Path, prefix: Prefix) -> Params {
+    let table = root.table("audit");
+    let table = table.as_ref();
+    let destination = match table.and_then(|table| table.string("path")) {
+        None | Some("-") => Destination::Stdout,
+        Some(path) => Destination::File(base.join(path)),
+    };
+    let number = |key| {
+        let number = table.and_then(|table| table.number(key, 1..=10_000_000));
+        number.and_then(|number| usize::try_from(number).ok())
+    };
+    let queue = number("queue").unwrap_or(65_536);
+    let keep = number("keep");
+    let age =
+        table.and_then(|table| table.parsed("rotate_age", days)).map(|age| Duration::try_from(age).unwrap_or_default());
+    let bytes = |key| table.and_then(|table| bytes(table, key, SMALLEST));
+    let rotate_size = bytes("rotate_size");
+    let on_loss = table.and_then(|table| {
+        table.parsed("on_loss", |text| match text {
+            "count" => Ok(OnLoss::Count),
+            "refuse" => Ok(OnLoss::Refuse),
+            _ => Err(format!("`{text}` is no such choice: write \"count\" or \"refuse\"")),
+        })
+    });
+    let chain = table.and_then(|table| table.truth("chain")).unwrap_or(false);
+    let rotation = Rotation { size: rotate_size, age, keep };
+    if let Some(table) = table {
+        table.done();
+    }
+    Params { destination, queue, on_loss: on_loss.unwrap_or_default(), rotation, chain, prefix }
+}
