@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, Uri};
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use sha2::{Digest, Sha256};
 
@@ -35,7 +36,9 @@ pub(super) type Named = Vec<SessionKey>;
 impl Sessions {
     /// An empty table.
     pub fn new(params: &Params) -> Self {
-        Self { owners: Cache::builder().max_capacity(params.capacity).time_to_idle(params.idle).build() }
+        let owners = Cache::builder().max_capacity(params.capacity).time_to_idle(params.idle);
+        // moka's own choice may turn a new session away, and it would be nobody's
+        Self { owners: owners.eviction_policy(EvictionPolicy::lru()).build() }
     }
 
     /// How many sessions are remembered, give or take those that have just come and gone.
@@ -106,6 +109,21 @@ mod tests {
         assert!(!sessions.may_use(&named, "bob"));
         sessions.claim(named.clone(), &HeaderMap::new(), "bob");
         assert!(sessions.may_use(&named, "alice") && !sessions.may_use(&named, "bob"));
+    }
+
+    #[test]
+    fn a_new_session_is_kept_however_often_the_old_ones_were_used() {
+        let sessions = sessions();
+        let of = |id: &str| named(&HeaderMap::new(), &format!("/message?sessionId={id}").parse().unwrap());
+        for _ in 0..50 {
+            for old in 0..100 {
+                sessions.claim(of(&old.to_string()), &HeaderMap::new(), "bob");
+                assert!(sessions.may_use(&of(&old.to_string()), "bob"));
+            }
+        }
+        sessions.claim(of("new"), &HeaderMap::new(), "alice");
+        sessions.owners.run_pending_tasks();
+        assert!(!sessions.may_use(&of("new"), "bob"));
     }
 
     #[test]

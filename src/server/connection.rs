@@ -23,7 +23,7 @@ use super::drain::{Drain, Phase};
 use super::leash::{OpenAnswer, StreamExecutor, until_cut};
 use super::occupancy::Occupancy;
 use super::patience::Reading;
-use super::stream::{AnswerUnread, Stream, Transport};
+use super::stream::{AnswerUnread, Requests, Stream, Transport};
 use crate::proxy::{Gate, Outgoing, Peer, TrustedProxies, close_unread};
 use crate::tls::Live;
 
@@ -111,14 +111,16 @@ async fn hear_preface(transport: &mut Transport, first: &mut BytesMut) -> Option
 }
 
 async fn serve_http1(transport: Transport, first: BytesMut, peer: Peer, context: Arc<Service>) {
-    let (answering, streaming) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (requests, streaming) = (Arc::<Requests>::default(), Arc::new(AtomicUsize::new(0)));
     let Limits { head, headers, head_timeout, idle_timeout, write_timeout, .. } = context.limits;
-    let stream = Stream::new(transport, first, answer_unread(&context, peer, &answering), write_timeout)
+    let stream = Stream::new(transport, first, answer_unread(&context, peer), write_timeout)
+        .counting(&requests)
         .looking_ahead(&streaming)
-        .reading_in_time(Reading::new(&answering, head_timeout, idle_timeout));
+        .reading_in_time(Reading::new(&requests.answering, head_timeout, idle_timeout));
     let answer = OpenAnswer::default();
     let service = service_fn(|request: Request<Incoming>| {
-        let busy = Busy::new(&answering);
+        requests.begun.fetch_add(1, Ordering::AcqRel);
+        let busy = Busy::new(&requests.answering);
         let (context, streaming, answer) = (Arc::clone(&context), Arc::clone(&streaming), answer.clone());
         async move {
             let response = context.gate.handle(request, peer).await;
@@ -247,12 +249,9 @@ pub(super) async fn turn_away(transport: Transport, peer: Peer, is_tls: bool, co
 
 // --- Answers to what was never a request ----------------------------------------------------
 
-fn answer_unread(context: &Arc<Service>, peer: Peer, answering: &Arc<AtomicUsize>) -> AnswerUnread {
-    let (context, answering) = (Arc::clone(context), Arc::clone(answering));
+fn answer_unread(context: &Arc<Service>, peer: Peer) -> AnswerUnread {
+    let context = Arc::clone(context);
     Box::new(move |status| {
-        if answering.load(Ordering::Acquire) > 0 {
-            return None;
-        }
         let status = StatusCode::from_u16(status).ok().filter(StatusCode::is_client_error)?;
         let record = context.gate.audit().begin_unread(peer.ip, |_| {});
         Some(encode(&close_unread(status, record)))

@@ -31,8 +31,7 @@ pub(super) enum Transport {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Makes the answer to what could not be read, from the status that the HTTP library chose. It
-/// returns `None` while a request is being answered: then the bytes are that answer's.
+/// Makes the answer to what could not be read, from the status that the HTTP library chose.
 pub(super) type AnswerUnread = Box<dyn FnMut(u16) -> Option<Bytes> + Send>;
 
 /// A transport with the first bytes put back.
@@ -42,11 +41,22 @@ pub(super) struct Stream {
     /// How many answers are being streamed on this connection, where that is to be watched.
     streaming: Option<Arc<AtomicUsize>>,
     answer_unread: AnswerUnread,
+    requests: Arc<Requests>,
+    /// How many of the requests have been answered to the last byte.
+    settled: usize,
     own_answer: Option<Bytes>,
     goodbye: Goodbye,
     writing: Writing,
     reading: Option<Reading>,
     is_late: bool,
+}
+
+/// The requests that came on a connection.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    pub(super) begun: AtomicUsize,
+    /// How many of them are being answered.
+    pub(super) answering: Arc<AtomicUsize>,
 }
 
 /// What is left of the patience with a client that goes on sending.
@@ -77,12 +87,20 @@ impl Stream {
             put_back,
             streaming: None,
             answer_unread,
+            requests: Arc::default(),
+            settled: 0,
             own_answer: None,
             goodbye: Goodbye { said: false, bytes: LINGER_BYTES, deadline: None },
             writing: Writing::new(write_timeout),
             reading: None,
             is_late: false,
         }
+    }
+
+    /// Tells the bare answers of the HTTP library from what belongs to these requests.
+    pub(super) fn counting(mut self, requests: &Arc<Requests>) -> Self {
+        self.requests = Arc::clone(requests);
+        self
     }
 
     /// Holds the client to its deadlines for requests.
@@ -140,12 +158,14 @@ impl Stream {
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// The answer of ours that goes out in place of `bytes`, if they are a bare answer.
+    /// The answer of ours that goes out in place of `bytes`, if they are a bare answer. Until a request's
+    /// answer is out whole, they are a part of that, whatever they look like.
     fn exchange(&mut self, bytes: &[u8]) -> Option<Bytes> {
         let status = bytes.strip_prefix(b"HTTP/1.1 ").filter(|_| bytes.len() <= BARE_ANSWER)?.first_chunk::<3>()?;
         let status = str::from_utf8(status).ok()?.parse().ok()?;
         let ours = bytes.windows(13).any(|window| window.eq_ignore_ascii_case(b"x-request-id:"));
-        if ours { None } else { (self.answer_unread)(status) }
+        let settled = self.settled == self.requests.begun.load(Ordering::Acquire);
+        if ours || !settled { None } else { (self.answer_unread)(status) }
     }
 
     fn wrote(&mut self, cx: &mut Context<'_>, attempt: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -250,6 +270,9 @@ impl AsyncWrite for Stream {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let attempt = Pin::new(&mut self.transport).poll_flush(cx);
         ready!(self.writing.in_time(cx, attempt))?;
+        if self.requests.answering.load(Ordering::Acquire) == 0 {
+            self.settled = self.requests.begun.load(Ordering::Acquire);
+        }
         if self.streaming.is_some() && !self.goodbye.said {
             self.look_ahead(cx)?;
         }

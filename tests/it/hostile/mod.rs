@@ -14,6 +14,7 @@ mod framing;
 mod origin;
 mod pipelines;
 mod targets;
+mod upstream;
 
 use std::collections::HashMap;
 use std::io::{BufReader, ErrorKind, Read, Write};
