@@ -6,6 +6,7 @@ mod demo;
 mod diagnostics;
 mod facts;
 mod manual;
+mod notify;
 mod print;
 mod scan_rules;
 mod serve;

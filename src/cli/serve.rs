@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::{Exit, diagnostics};
+use super::{Exit, diagnostics, notify};
 use crate::audit::{self, AuditLog};
 use crate::config::{Config, Overrides};
-use crate::proxy::{self, Gate, InFlight, Rates, Sessions, Streams};
+use crate::proxy::{self, Gate, InFlight, Probe, Rates, Sessions, Streams};
 use crate::server::{self, Admin, Drain, Health, Phase, Scrape, Server};
 use crate::source::{Origin, Published, Source};
 use crate::watch::Reload;
@@ -29,6 +30,7 @@ pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
     let started_at = Timestamp::now();
     let config = Config::load(overrides)?;
     diagnostics::start(&config.diagnostics);
+    raise_descriptor_limit();
     let mut source = Source::open(&config.source, &config.policy)?;
     let published = source.published().clone();
     let house = House::open(&config.server, &config.proxy, &config.audit, &published)?;
@@ -37,12 +39,14 @@ pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
     house.run(|house| {
         let certificates = follow_certificates(&config, &house.reload);
         tokio::spawn(reopen(house.reload.clone(), house.shared.audit.clone()));
+        let upstream = follow_upstream(&config);
         if let Some(admin) = admin {
             tracing::info!(address = %admin.address(), "health is told here");
             let health = Health {
                 directory: Arc::clone(&published.directory),
                 trouble: Arc::clone(&published.trouble),
                 certificates,
+                upstream,
                 drain: house.drain.clone(),
             };
             let scrape = Scrape {
@@ -76,6 +80,7 @@ pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
             tokens,
             "listening"
         );
+        notify::notify(notify::READY);
         if tokens == 0 && matches!(config.source.origin, Origin::File(_)) {
             tracing::warn!("the token list is empty: nobody can come in");
         }
@@ -97,6 +102,22 @@ fn follow_certificates(config: &Config, reload: &Reload) -> Vec<Arc<ArcSwapOptio
         tokio::spawn(tls.live().clone().follow(poll, reload.clone()));
     }
     troubles
+}
+
+/// Asks the upstream whether it is well, if the operator wants that; returns where its trouble is told.
+fn follow_upstream(config: &Config) -> Option<Arc<ArcSwapOption<String>>> {
+    let probe = Probe::new(&config.proxy.upstream, config.proxy.upstream_host.as_ref(), config.health.as_ref()?);
+    let trouble = Arc::clone(probe.trouble());
+    tokio::spawn(probe.follow());
+    Some(trouble)
+}
+
+/// Lets this process have as many descriptors as the system allows: each client needs two.
+fn raise_descriptor_limit() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum && setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_err() {
+        tracing::warn!(?current, ?maximum, "the limit of open files cannot be raised");
+    }
 }
 
 /// The running proxy, from the first socket to the last audit record.
@@ -155,6 +176,7 @@ impl House {
         let Self { server, drain, reload, shared: proxy::Shared { audit, .. }, runtime, writer, mut signals } = self;
         let finished = runtime.block_on(async {
             signals.serve_until_stop(&reload).await;
+            notify::notify(notify::STOPPING);
             tracing::info!("draining: no new connections, running requests may finish");
             // readiness changes before the first connection is refused
             drain.advance(Phase::Draining);
@@ -217,7 +239,9 @@ impl Signals {
                 _ = self.interrupt.recv() => return,
                 _ = self.hangup.recv() => {
                     tracing::info!("SIGHUP: files are read again");
+                    notify::notify(&notify::reloading());
                     reload.tell();
+                    notify::notify(notify::READY);
                 }
             }
         }

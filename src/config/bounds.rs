@@ -1,10 +1,10 @@
-//! `[limits]`, `[rate]` and `[timeouts]`: every bound there is, each with a default that is safe.
+//! `[limits]`, `[rate]`, `[health]` and `[timeouts]`: every bound there is, each with a default that is safe.
 
 use std::time::Duration;
 
 use super::units::{duration, size};
 use crate::document::Table;
-use crate::proxy::{Rate, RateParams};
+use crate::proxy::{HealthParams, Rate, RateParams};
 
 /// `[limits]`: how much of everything there may be.
 pub(super) struct Limits {
@@ -16,6 +16,8 @@ pub(super) struct Limits {
     pub(super) connections: usize,
     pub(super) connections_per_address: usize,
     pub(super) upstream_idle: usize,
+    pub(super) upstream_head: usize,
+    pub(super) upstream_headers: usize,
     pub(super) sessions: u64,
     pub(super) bcrypt: usize,
 }
@@ -50,6 +52,8 @@ impl Limits {
             connections: in_memory(number("connections", 10_000)),
             connections_per_address: in_memory(number("connections_per_address", 2000)),
             upstream_idle: in_memory(number("upstream_idle", 64)),
+            upstream_head: in_memory(bytes("upstream_head", 64 * 1024, 1024)),
+            upstream_headers: in_memory(number("upstream_headers", 100)),
             sessions: number("sessions", 100_000),
             bcrypt: in_memory(number("bcrypt", 1)),
         };
@@ -84,6 +88,19 @@ impl Timeouts {
         }
         timeouts
     }
+}
+
+/// `[health]`: whether and how the upstream is asked; not at all without the table.
+pub(super) fn health(root: &Table<'_>) -> Option<HealthParams> {
+    let table = root.table("health")?;
+    let path = table.parsed("path", |text| {
+        let path = text.parse().ok().filter(|_| text.starts_with('/'));
+        path.ok_or_else(|| format!("`{text}` is not a path: write one such as /health"))
+    });
+    let interval = table.parsed("interval", duration).unwrap_or(Duration::from_secs(10));
+    let timeout = table.parsed("timeout", duration).unwrap_or(Duration::from_secs(2));
+    table.done();
+    Some(HealthParams { path, interval, timeout })
 }
 
 /// `[rate]`: how often who may call, and how often anybody may guess.

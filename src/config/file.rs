@@ -81,6 +81,7 @@ impl Reader<'_> {
         let metrics_token_ids = self.metrics_token_ids();
         let (limits, timeouts) = (Limits::read(root), Timeouts::read(root));
         let rates = bounds::rates(root);
+        let health = bounds::health(root);
         root.done();
 
         let (mut source, upstream) = (source?, upstream?);
@@ -107,6 +108,7 @@ impl Reader<'_> {
                 drain_timeout: timeouts.drain,
             },
             admin: admin?,
+            health,
             proxy: proxy::Params {
                 upstream: UpstreamParams {
                     address: upstream,
@@ -114,6 +116,8 @@ impl Reader<'_> {
                     connect_timeout: timeouts.upstream_connect,
                     head_timeout: timeouts.upstream_head,
                     idle_timeout: timeouts.upstream_idle,
+                    max_head: limits.upstream_head,
+                    max_headers: limits.upstream_headers,
                     idle_connections: limits.upstream_idle,
                 },
                 upstream_host,

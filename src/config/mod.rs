@@ -61,6 +61,8 @@ pub struct Config {
     pub server: server::Params,
     /// Health, on an address of its own; none if turned off.
     pub admin: Option<server::ListenAddress>,
+    /// How the upstream is asked whether it is well, if it is.
+    pub health: Option<proxy::HealthParams>,
     /// The gate and the way to the upstream.
     pub proxy: proxy::Params,
     /// Where tokens come from.

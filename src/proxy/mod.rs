@@ -25,4 +25,6 @@ pub use renewal::renew;
 pub use rewrite::Forward;
 pub use sessions::{Params as SessionParams, Sessions};
 pub use streams::{Leash, Streams};
-pub use upstream::{Address, AddressError, Counts as UpstreamCounts, Params as UpstreamParams, UpstreamTls};
+pub use upstream::{
+    Address, AddressError, Counts as UpstreamCounts, HealthParams, Params as UpstreamParams, Probe, UpstreamTls,
+};

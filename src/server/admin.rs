@@ -32,6 +32,8 @@ pub struct Health {
     pub trouble: Arc<ArcSwapOption<String>>,
     /// What is wrong with files of TLS, while the last good ones are in use.
     pub certificates: Vec<Arc<ArcSwapOption<String>>>,
+    /// What is wrong with the upstream, where it is asked.
+    pub upstream: Option<Arc<ArcSwapOption<String>>>,
     /// Whether the process is about to end.
     pub drain: Drain,
 }
@@ -46,6 +48,9 @@ impl Health {
         }
         if !self.directory.load().is_available() {
             return Err(format!("not ready: tokens are not loaded: {}\n", trouble.unwrap_or("not yet")));
+        }
+        if let Some(trouble) = self.upstream.as_ref().and_then(|trouble| trouble.load_full()) {
+            return Err(format!("not ready: the MCP server is not well: {trouble}\n"));
         }
         let certificates: Vec<_> = self.certificates.iter().filter_map(|trouble| trouble.load_full()).collect();
         let troubles = trouble.map(|trouble| format!("ready, with the last good list of tokens: {trouble}\n"));

@@ -197,7 +197,7 @@ fn a_flood_of_early_answers_leaves_no_descriptors_behind() {
     let (origin, _folder, token, proxy) = staged("");
     let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", proxy.pid())).unwrap().count();
     let mut few = usize::MAX;
-    for round in 0..110 {
+    for round in 0..1010 {
         let mut client = Line::to(&proxy.address);
         client.send(post(&token, "").replace("Content-Length: 0", "Content-Length: 10485760") + "first bytes");
         let mut upstream = origin.accept();

@@ -52,3 +52,4 @@ mod torture;
 mod traces;
 mod transports;
 mod trusted;
+mod upstream_failures;

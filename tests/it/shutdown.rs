@@ -1,11 +1,13 @@
 //! Health, and the end of the process: nothing new comes in, what runs may finish, and the deadline holds.
 
+use std::io::Write;
 use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
 use http::Request;
 
-use crate::harness::{Folder, Origin, Proxy, ask, eventually, get, post, read_body};
+use crate::harness::{Folder, Keep, Origin, PATIENCE, Proxy, ask, eventually, get, post, read_body};
 use crate::http2::Client;
 use crate::stage::{Line, staged};
 
@@ -169,4 +171,70 @@ fn the_audit_log_is_written_to_its_end() {
         assert_eq!(client.answer().status, 200);
     }
     assert_eq!(proxy.last_audit().len(), 300);
+}
+
+#[test]
+fn a_thousand_open_streams_are_cut_at_the_deadline_and_all_of_them_recorded() {
+    let origin = Origin::scripted(|_, stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n7\r\ndata: 0\r\n")?;
+        Ok(Keep::Open)
+    });
+    let folder = Folder::new();
+    let token = folder.token("alice", &[]);
+    let mut proxy = folder.serve(&origin.url(), "[timeouts]\ndrain = \"1s\"");
+    // by a few connections of HTTP/2 and many of HTTP/1.1; besides, one without a word and one half-way
+    let mut spoken: Vec<Client> = (0..5).map(|_| Client::to(&proxy)).collect();
+    let request = || Request::get(proxy.url("/mcp")).header("authorization", format!("Bearer {token}"));
+    let bodies: Vec<_> = spoken
+        .iter_mut()
+        .flat_map(|client| {
+            let begun: Vec<_> = (0..100).map(|_| client.begin(request()).1).collect();
+            begun.into_iter().map(|answering| client.answer(answering).into_body()).collect::<Vec<_>>()
+        })
+        .collect();
+    let mut lines: Vec<Line> = (0..500)
+        .map(|_| {
+            let mut client = Line::to(&proxy.address);
+            client.send(get(&token, ""));
+            assert_eq!(client.answer_head().status, 200);
+            client
+        })
+        .collect();
+    let mut silent = Line::to(&proxy.address);
+    let mut half = Line::to(&proxy.address);
+    half.send("PRI * HTTP/2.0\r\n\r\n");
+    let since = Instant::now();
+    proxy.signal("TERM");
+    assert_eq!(proxy.wait().code(), Some(0));
+    assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
+    for line in lines.iter_mut().chain([&mut silent, &mut half]) {
+        line.await_end();
+    }
+    drop(bodies);
+    let records = proxy.audit_so_far();
+    let drained = records.iter().filter(|record| record["ended"] == "drained").count();
+    assert_eq!((records.len(), drained), (1000, 1000));
+}
+
+#[test]
+fn a_service_manager_is_told_of_the_beginning_and_the_end() {
+    let folder = Folder::new();
+    folder.token("alice", &[]);
+    folder.configure("http://127.0.0.1:9", "");
+    let path = folder.path("notify.sock");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let told = || {
+        let mut text = [0; 256];
+        let length = manager.recv(&mut text).unwrap();
+        String::from_utf8_lossy(&text[..length]).into_owned()
+    };
+    let mut proxy = folder.serve_with(&[], &[("NOTIFY_SOCKET", path.to_str().unwrap())]);
+    assert!(told().starts_with("READY=1\n"));
+    proxy.signal("HUP");
+    assert!(told().starts_with("RELOADING=1\nMONOTONIC_USEC="));
+    assert!(told().starts_with("READY=1\n"));
+    proxy.signal("TERM");
+    assert!(told().starts_with("STOPPING=1\n"));
+    assert_eq!(proxy.wait().code(), Some(0));
 }

@@ -1,27 +1,31 @@
 //! Making a connection to the upstream: TCP, TLS over it, or a Unix socket.
 
+use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http_body::Body;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
 use super::address::{Address, Endpoint};
+use super::budget::{Budget, Counted};
 use super::pool::Connection;
 use super::{Counts, Failure, Params};
-use crate::proxy::body::Inbound;
 use crate::tls::{self, Identity, Live, TlsError};
 
-/// The largest head of an answer, in bytes; a larger one is not passed on.
-const MAX_HEAD: usize = 64 * 1024;
+/// Bytes that an upstream has not taken note of for so long have met a machine that is gone without a
+/// word, and so has silence after as many questions.
+const UNHEARD: Duration = Duration::from_secs(20);
 
 /// How an `https` upstream is spoken to.
 #[derive(Clone, Debug)]
@@ -63,32 +67,40 @@ pub(super) struct Connector {
     address: Address,
     tls: Option<UpstreamTls>,
     timeout: Duration,
+    max_head: usize,
+    max_headers: usize,
     counts: Arc<Counts>,
 }
 
 impl Connector {
     pub(super) fn new(params: &Params, counts: &Arc<Counts>) -> Self {
-        let Params { address, tls, connect_timeout, .. } = params.clone();
-        Self { address, tls, timeout: connect_timeout, counts: Arc::clone(counts) }
+        let Params { address, tls, connect_timeout, max_head, max_headers, .. } = params.clone();
+        Self { address, tls, timeout: connect_timeout, max_head, max_headers, counts: Arc::clone(counts) }
     }
 
     pub(super) async fn connect(&self) -> Result<Connection, Failure> {
         match tokio::time::timeout(self.timeout, self.open()).await {
-            Ok(connection) => connection.map(|(sender, driver)| {
+            Ok(connection) => connection.map(|driven| {
                 self.counts.connected.inc();
-                Connection::new(sender, driver, self.counts.open.hold())
+                Connection::new(driven, self.counts.open.hold())
             }),
             Err(_) => Err(Failure::Timeout("to accept a connection")),
         }
     }
 
-    async fn open(&self) -> Result<Driven, Failure> {
+    /// Opens one for bodies of any kind, without a deadline.
+    pub(super) async fn open<B>(&self) -> Result<Driven<B>, Failure>
+    where
+        B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
+    {
         match self.address.endpoint() {
-            Endpoint::Unix(path) => handshake(UnixStream::connect(path).await.map_err(Failure::Unreachable)?).await,
+            Endpoint::Unix(path) => {
+                self.handshake(UnixStream::connect(path).await.map_err(Failure::Unreachable)?).await
+            }
             Endpoint::Tcp { authority, port, .. } => {
                 let host = authority.host().trim_start_matches('[').trim_end_matches(']');
                 let stream = TcpStream::connect((host, *port)).await.map_err(Failure::Unreachable)?;
-                stream.set_nodelay(true).map_err(Failure::Unreachable)?;
+                stream.set_nodelay(true).and_then(|()| notice_its_end(&stream)).map_err(Failure::Unreachable)?;
                 match &self.tls {
                     Some(UpstreamTls { config, name }) if self.address.is_secure() => {
                         let name = match name {
@@ -98,27 +110,50 @@ impl Connector {
                             })?,
                         };
                         let connector = TlsConnector::from(config.current());
-                        handshake(connector.connect(name, stream).await.map_err(Failure::Unreachable)?).await
+                        self.handshake(connector.connect(name, stream).await.map_err(Failure::Unreachable)?).await
                     }
-                    None if !self.address.is_secure() => handshake(stream).await,
+                    None if !self.address.is_secure() => self.handshake(stream).await,
                     _ => Err(Failure::Invalid("an https upstream needs trust, and only that has a use for it")),
                 }
             }
         }
     }
+
+    async fn handshake<S, B>(&self, stream: S) -> Result<Driven<B>, Failure>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
+    {
+        let (stream, budget) = Counted::new(stream);
+        let mut builder = http1::Builder::new();
+        builder.max_header_size(self.max_head).max_headers(self.max_headers);
+        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(Failure::Broken)?;
+        // its errors reach whoever holds the sender
+        let driver = tokio::spawn(async move { drop(connection.await) });
+        Ok(Driven { sender, driver: driver.abort_handle(), budget })
+    }
 }
 
-/// What sends over a connection, and the task that moves its bytes.
-type Driven = (SendRequest<Inbound>, AbortHandle);
+/// What sends over a connection, and the task that moves its bytes, which ends with it.
+#[derive(Debug)]
+pub(super) struct Driven<B> {
+    pub(super) sender: SendRequest<B>,
+    pub(super) budget: Arc<Budget>,
+    driver: AbortHandle,
+}
 
-async fn handshake<S>(stream: S) -> Result<Driven, Failure>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let mut builder = http1::Builder::new();
-    builder.max_header_size(MAX_HEAD);
-    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(Failure::Broken)?;
-    // its errors reach whoever holds the sender
-    let driver = tokio::spawn(async move { drop(connection.await) });
-    Ok((sender, driver.abort_handle()))
+impl<B> Drop for Driven<B> {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// An upstream whose machine vanishes closes nothing: its silence has to be noticed.
+fn notice_its_end(stream: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    let questions = TcpKeepalive::new().with_time(UNHEARD / 2).with_interval(UNHEARD / 6).with_retries(3);
+    socket.set_tcp_keepalive(&questions)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(UNHEARD))?;
+    Ok(())
 }

@@ -5,9 +5,11 @@
 //! is sent again only when the connection was found closed before any of its bytes were written.
 
 mod address;
+mod budget;
 mod connect;
 mod counts;
 mod pool;
+mod probe;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +21,7 @@ pub use address::{Address, AddressError};
 pub use connect::UpstreamTls;
 pub use counts::Counts;
 pub(super) use pool::Lease;
+pub use probe::{HealthParams, Probe};
 
 use super::body::{Inbound, Meter};
 use super::rewrite::Forward;
@@ -38,6 +41,10 @@ pub struct Params {
     pub head_timeout: Duration,
     /// How long an unused connection is kept; less than the upstream keeps it itself.
     pub idle_timeout: Duration,
+    /// The largest head of an answer, in bytes; a larger one is not passed on.
+    pub max_head: usize,
+    /// The most header fields in it.
+    pub max_headers: usize,
     /// How many unused connections each worker keeps.
     pub idle_connections: usize,
 }
@@ -142,6 +149,7 @@ impl Upstream {
             Err(_) if meter.is_stalled() => Err(Failure::BodyStalled),
             Err(_) if meter.is_left() => Err(Failure::ClientGone),
             Err(_) if meter.is_broken() => Err(Failure::BodyBroken),
+            Err(_) if lease.is_flooded() => Err(Failure::Invalid("the upstream says too much before its answer")),
             Err((error, None)) if error.is_parse() => Err(Failure::Invalid("the upstream's answer is not HTTP")),
             Err((error, None)) => Err(Failure::Broken(error)),
         }

@@ -5,29 +5,21 @@ use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::SendRequest;
-use tokio::task::AbortHandle;
 
+use super::connect::Driven;
 use crate::metrics::Held;
 use crate::proxy::body::{Inbound, Meter};
 
 /// One connection. Dropping it closes the socket at once, whatever is in flight.
 #[derive(Debug)]
 pub(super) struct Connection {
-    sender: SendRequest<Inbound>,
-    driver: AbortHandle,
+    driven: Driven<Inbound>,
     _open: Held,
 }
 
 impl Connection {
-    pub(super) fn new(sender: SendRequest<Inbound>, driver: AbortHandle, open: Held) -> Self {
-        Self { sender, driver, _open: open }
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.driver.abort();
+    pub(super) fn new(driven: Driven<Inbound>, open: Held) -> Self {
+        Self { driven, _open: open }
     }
 }
 
@@ -88,20 +80,28 @@ impl Lease {
         &mut self,
         request: Request<Inbound>,
     ) -> Result<Response<Incoming>, (hyper::Error, Option<Request<Inbound>>)> {
-        let sender = &mut self.connection.sender;
+        let Driven { sender, budget, .. } = &mut self.connection.driven;
         if let Err(closed) = sender.ready().await {
             return Err((closed, Some(request)));
         }
-        sender.try_send_request(request).await.map_err(|mut error| {
+        budget.await_head();
+        let response = sender.try_send_request(request).await.map_err(|mut error| {
             let untouched = error.take_message();
             (error.into_error(), untouched)
-        })
+        })?;
+        budget.head_has_come();
+        Ok(response)
+    }
+
+    /// Whether the upstream said too much before the head of its answer.
+    pub(super) fn is_flooded(&self) -> bool {
+        self.connection.driven.budget.is_used_up()
     }
 
     /// Ends the exchange after the whole answer. The connection is of further use only if the request
     /// went out whole: an upstream that answers early leaves the rest of it in the way.
     pub(in crate::proxy) fn give_back(self, request: &Meter) {
-        if request.is_whole() && !self.connection.sender.is_closed() {
+        if request.is_whole() && !self.connection.driven.sender.is_closed() {
             self.pool.put(self.connection);
         }
     }

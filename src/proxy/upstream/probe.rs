@@ -1,0 +1,91 @@
+//! Whether the upstream is there, asked by ourselves and in nobody's name. It tells readiness and
+//! decides nothing: requests find out for themselves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use http::header::{CONNECTION, HOST, USER_AGENT};
+use http::{HeaderValue, Request, Uri};
+use http_body_util::Empty;
+use tokio::time::{sleep, timeout};
+
+use super::connect::Connector;
+use super::{Counts, Failure, Params};
+
+/// The settings of the check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthParams {
+    /// What is asked for by GET; without it, a connection is all that is wanted.
+    pub path: Option<Uri>,
+    /// How often.
+    pub interval: Duration,
+    /// How long the upstream may take.
+    pub timeout: Duration,
+}
+
+/// Asks the upstream.
+#[derive(Debug)]
+pub struct Probe {
+    connector: Connector,
+    host: HeaderValue,
+    params: HealthParams,
+    trouble: Arc<ArcSwapOption<String>>,
+}
+
+impl Probe {
+    /// Nothing has been asked yet, so nothing is known to be well.
+    pub fn new(upstream: &Params, host: Option<&HeaderValue>, params: &HealthParams) -> Self {
+        // what the probe does is not counted among what clients do
+        let counts = Arc::<Counts>::default();
+        Self {
+            connector: Connector::new(upstream, &counts),
+            host: host.cloned().unwrap_or_else(|| upstream.address.host()),
+            params: params.clone(),
+            trouble: Arc::new(ArcSwapOption::from_pointee("it has not been asked yet".to_owned())),
+        }
+    }
+
+    /// What is wrong with the upstream, if anything is.
+    pub fn trouble(&self) -> &Arc<ArcSwapOption<String>> {
+        &self.trouble
+    }
+
+    /// Asks until the process ends.
+    pub async fn follow(self) {
+        loop {
+            let answer = timeout(self.params.timeout, self.ask()).await;
+            let trouble = match answer {
+                Ok(Ok(())) => None,
+                Ok(Err(trouble)) => Some(trouble),
+                Err(_) => Some("it takes too long".to_owned()),
+            };
+            let before = self.trouble.load_full();
+            match (before.as_deref(), &trouble) {
+                (Some(_), None) => tracing::info!("the upstream is well"),
+                (before, Some(trouble)) if before != Some(trouble) => {
+                    tracing::warn!(trouble, "the upstream is not well: not ready");
+                }
+                _ => {}
+            }
+            self.trouble.store(trouble.map(Arc::new));
+            sleep(self.params.interval).await;
+        }
+    }
+
+    async fn ask(&self) -> Result<(), String> {
+        let failed = |failure: Failure| failure.to_string();
+        let mut connection = self.connector.open::<Empty<Bytes>>().await.map_err(failed)?;
+        let Some(path) = &self.params.path else { return Ok(()) };
+        let request = Request::get(path.clone())
+            .header(HOST, &self.host)
+            .header(USER_AGENT, "patgate")
+            .header(CONNECTION, "close")
+            .body(Empty::new())
+            .map_err(|error| error.to_string())?;
+        let answer = connection.sender.send_request(request).await.map_err(|error| error.to_string())?;
+        // anything that is said by choice is a sign of life
+        if answer.status().is_server_error() { Err(format!("it answers {}", answer.status())) } else { Ok(()) }
+    }
+}
