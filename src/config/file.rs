@@ -60,6 +60,7 @@ impl Reader<'_> {
         });
         let admin = self.setting("admin", overrides.admin.as_deref(), Some(DEFAULT_ADMIN), |text| match text {
             "off" => Ok(None),
+            "systemd" => Err("`systemd` can be `listen` only: write 127.0.0.1:9090, unix:/path or off".to_owned()),
             address => address.parse::<ListenAddress>().map(Some),
         });
         let diagnostics = self.diagnostics();

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use listenfd::ListenFd;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, UnixListener};
 
@@ -24,6 +25,8 @@ pub enum ListenAddress {
     Tcp(SocketAddr),
     /// `unix:/path`.
     Unix(PathBuf),
+    /// `systemd`: a socket that was opened for us and handed over (sd_listen_fds(3)).
+    HandedOver,
 }
 
 impl FromStr for ListenAddress {
@@ -33,6 +36,9 @@ impl FromStr for ListenAddress {
         let unusable = || format!("`{text}` is not an address to listen on: write 127.0.0.1:8080 or unix:/path");
         if let Some(path) = text.strip_prefix("unix:") {
             return if path.starts_with('/') { Ok(Self::Unix(path.into())) } else { Err(unusable()) };
+        }
+        if text == "systemd" {
+            return Ok(Self::HandedOver);
         }
         if let Ok(address) = text.parse() {
             return Ok(Self::Tcp(address));
@@ -48,6 +54,7 @@ impl fmt::Display for ListenAddress {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::HandedOver => f.write_str("systemd"),
         }
     }
 }
@@ -58,6 +65,9 @@ pub enum BindError {
     /// Somebody else listens there.
     #[error("{0} is in use: another process listens there; stop it, or choose another address")]
     InUse(ListenAddress),
+    /// Nobody has opened a socket for us.
+    #[error("no socket was handed over: `systemd` stands for the one of a socket unit; name an address instead")]
+    NotHandedOver,
     /// The system says no.
     #[error("cannot listen on {0}: {1}")]
     Failed(ListenAddress, #[source] io::Error),
@@ -87,9 +97,41 @@ pub(super) fn bind(address: &ListenAddress, workers: usize) -> Result<(Vec<Bound
             Ok((sockets, ListenAddress::Tcp(actual)))
         }
         ListenAddress::Unix(path) => {
-            let listener = bind_unix(path).map_err(failed)?;
-            let copies: io::Result<Vec<_>> = (0..workers).map(|_| listener.try_clone().map(Bound::Unix)).collect();
+            let socket = Bound::Unix(bind_unix(path).map_err(failed)?);
+            let copies: io::Result<Vec<_>> = (0..workers).map(|_| socket.share()).collect();
             Ok((copies.map_err(failed)?, address.clone()))
+        }
+        ListenAddress::HandedOver => {
+            let mut handed_over = ListenFd::from_env();
+            let (socket, address) = match handed_over.take_tcp_listener(0) {
+                Ok(Some(listener)) => {
+                    let address = listener.local_addr().map_err(failed)?;
+                    (Bound::Tcp(listener), ListenAddress::Tcp(address))
+                }
+                // no socket of TCP, perhaps another
+                _ => match handed_over.take_unix_listener(0).map_err(failed)? {
+                    Some(listener) => (Bound::Unix(listener), ListenAddress::HandedOver),
+                    None => return Err(BindError::NotHandedOver),
+                },
+            };
+            let copies: io::Result<Vec<_>> = (0..workers).map(|_| socket.share()).collect();
+            Ok((copies.map_err(failed)?, address))
+        }
+    }
+}
+
+impl Bound {
+    /// The same socket once more: whichever worker is first takes a connection.
+    fn share(&self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                listener.try_clone().map(Self::Tcp)
+            }
+            Self::Unix(listener) => {
+                listener.set_nonblocking(true)?;
+                listener.try_clone().map(Self::Unix)
+            }
         }
     }
 }
@@ -119,9 +161,7 @@ fn bind_unix(path: &Path) -> io::Result<StdUnixListener> {
     if is_socket && StdUnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
         std::fs::remove_file(path)?;
     }
-    let listener = StdUnixListener::bind(path)?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+    StdUnixListener::bind(path)
 }
 
 /// A socket of one worker's own.

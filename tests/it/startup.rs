@@ -1,11 +1,15 @@
 //! Starting, or not: each mistake is named with its place and with what to do, and the exit code says
 //! whose mistake it was.
 
+use std::io::{BufReader, Write};
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Command, Stdio};
 
 use rcgen::generate_simple_self_signed;
 
-use crate::harness::{Folder, Proxy};
+use crate::harness::{Folder, Origin, Proxy, get, read_answer};
 
 /// How a command ends: its exit code, standard output and standard error.
 fn run(folder: &Folder, arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String, String) {
@@ -280,4 +284,36 @@ fn check_starts_nothing_and_says_what_it_found() {
     assert_eq!((code, said.as_str()), (0, ""));
     assert_names(&printed, &["valid", "1 token", "tokens.toml", "http://127.0.0.1:9"]);
     assert!(!folder.path("audit.jsonl").exists());
+}
+
+#[test]
+fn a_socket_that_was_handed_over_is_served_by_every_worker() {
+    let origin = Origin::plain();
+    let folder = folder();
+    let token = folder.token("bob", &[]);
+    folder.configure(&origin.url(), "workers = 2");
+    let (code, _, said) = run(&folder, &["serve", "--config", "patgate.toml", "--listen", "systemd"], &[]);
+    assert_eq!(code, 1, "{said}");
+    assert_names(&said, &["no socket was handed over"]);
+    let (code, _, said) = run(&folder, &["serve", "--config", "patgate.toml", "--admin", "systemd"], &[]);
+    assert_eq!(code, 2, "{said}");
+
+    // as its third descriptor, which the child then has, too
+    let path = folder.path("handed-over.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let program = env!("CARGO_BIN_EXE_patgate");
+    let script = format!(
+        "LISTEN_FDS=1 LISTEN_PID=$$ exec {program} serve --config patgate.toml --listen systemd 3<&0 0</dev/null"
+    );
+    let mut shell = Command::new("sh");
+    let shell = shell.args(["-c", &script]).current_dir(folder.path("")).stdin(OwnedFd::from(listener));
+    let mut child = shell.stderr(Stdio::null()).spawn().unwrap();
+    for _ in 0..10 {
+        let mut client = UnixStream::connect(&path).unwrap();
+        client.write_all(get(&token, "").as_bytes()).unwrap();
+        assert_eq!(read_answer(&mut BufReader::new(client)).status, 200);
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(path.exists(), "whoever opened it removes it");
 }
