@@ -144,7 +144,8 @@ fn from_the_right<'h>(
     items.flatten()
 }
 
-/// Splits where no quoted string is open.
+/// Splits where no quoted string is open. A quote that is never closed is a client's, who would make one
+/// item of his own and of what the proxies added: then it is split everywhere.
 fn split_outside_quotes(text: &str, separator: u8) -> Vec<&str> {
     let (mut parts, mut start, mut quoted, mut escaped) = (Vec::new(), 0, false, false);
     for (at, byte) in text.bytes().enumerate() {
@@ -158,6 +159,9 @@ fn split_outside_quotes(text: &str, separator: u8) -> Vec<&str> {
             }
             _ => {}
         }
+    }
+    if quoted {
+        return text.split(char::from(separator)).collect();
     }
     parts.push(&text[start..]);
     parts
@@ -217,6 +221,8 @@ mod tests {
             ("10.0.0.1", &["10.2.2.2,10.1.1.1"], "10.2.2.2"),
             ("10.0.0.1", &["6.6.6.6, unknown, 10.1.1.1"], "10.1.1.1"),
             ("10.0.0.1", &["6.6.6.6, "], "10.0.0.1"),
+            ("10.0.0.1", &["\"6.6.6.6, 192.0.2.1"], "192.0.2.1"),
+            ("10.0.0.1", &["\"6.6.6.6\\, 192.0.2.1, 10.1.1.1"], "192.0.2.1"),
             ("10.0.0.1", &["[2001:db8::9]:4711"], "2001:db8::9"),
             ("10.0.0.1", &["192.0.2.1:80"], "192.0.2.1"),
             ("10.0.0.1", &["::ffff:192.0.2.1"], "192.0.2.1"),
@@ -242,6 +248,8 @@ mod tests {
             ("for=\"6.6.6.6, for=7.7.7.7\"", "10.0.0.1", None, None),
             ("for=\"192.0.2.1\\\"", "10.0.0.1", None, None),
             ("proto=https", "10.0.0.1", None, None),
+            ("for=\"6.6.6.6, for=192.0.2.43;proto=http", "192.0.2.43", Some(false), None),
+            ("for=\"6.6.6.6\\, for=\"[2001:db8::9]\";proto=https", "2001:db8::9", Some(true), None),
             ("for=unknown", "10.0.0.1", None, None),
         ] {
             let headers = headers(&[(FORWARDED, value), (X_FORWARDED_FOR, "6.6.6.6"), (X_FORWARDED_HOST, "b.example")]);
