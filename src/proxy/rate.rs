@@ -2,24 +2,22 @@
 //! has, in memory that is bounded.
 //!
 //! Each limit is a bucket that empties at a steady pace (the generic cell rate algorithm), and all that a
-//! bucket has to know is one moment: a number that is compared and replaced in one step, without a lock.
+//! bucket has to know is one moment. What is kept by key is these moments and nothing else, in a table of our
+//! own: a cache that tells the time by itself takes several times as long, and this must also give back.
 
 use std::borrow::Borrow;
+use std::collections::HashMap;
 use std::fmt;
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-use moka::policy::EvictionPolicy;
-use moka::sync::Cache;
 
 use crate::access::Grant;
 
-/// How many tokens, users and addresses are counted at the same time. The one that called longest ago
-/// is forgotten first; whoever calls too often is never that one.
-const CAPACITY: u64 = 100_000;
+/// How many tokens, users and addresses are counted at the same time. Past that, those that are farthest from
+/// their limit are forgotten; whoever calls too often is never among them.
+const CAPACITY: usize = 100_000;
 
 /// So many a minute, and so many at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,31 +128,35 @@ pub(crate) fn network(client: IpAddr) -> IpAddr {
     }
 }
 
-/// A bucket for each key. One that has not been used for as long as it takes to become empty is
-/// forgotten, which changes nothing.
+/// A bucket for each key, spread over shards, so that workers rarely wait for each other, and then only for the
+/// time of a look into a table.
 struct Buckets<K> {
     rate: Rate,
     /// Moments are counted from here.
     start: Instant,
-    by_key: Cache<K, Arc<Bucket>>,
+    /// How many buckets a shard has room for.
+    room: usize,
+    shards: Arc<[Mutex<Shard<K>>]>,
+    hasher: RandomState,
 }
 
-/// When it will be empty, in nanoseconds from the start.
-#[derive(Debug, Default)]
-struct Bucket(AtomicU64);
+const SHARDS: usize = 64;
+
+/// Buckets by key: when each will be empty, in nanoseconds from the start.
+struct Shard<K> {
+    empty_at: HashMap<K, u64>,
+    /// At how many it is looked for those that are empty, which need not be kept.
+    clean_at: usize,
+}
 
 impl<K> Buckets<K>
 where
-    K: Clone + Eq + Hash + Send + Sync + 'static,
+    K: Eq + Hash,
 {
-    fn new(rate: Rate, capacity: u64, start: Instant) -> Self {
-        let by_key = Cache::builder()
-            .max_capacity(capacity)
-            // moka's own choice may turn a new key away, and its calls would not be counted
-            .eviction_policy(EvictionPolicy::lru())
-            .time_to_idle(Duration::from_nanos(rate.full()).max(Duration::from_mins(1)))
-            .build();
-        Self { rate, start, by_key }
+    fn new(rate: Rate, capacity: usize, start: Instant) -> Self {
+        let shard = || Mutex::new(Shard { empty_at: HashMap::new(), clean_at: 0 });
+        let shards = std::iter::repeat_with(shard).take(SHARDS).collect();
+        Self { rate, start, room: capacity.div_ceil(SHARDS), shards, hasher: RandomState::new() }
     }
 
     /// Puts one into the bucket of `key` at the moment `now`. The error is how long to wait for room.
@@ -163,14 +165,22 @@ where
         K: Borrow<Q>,
         Q: ToOwned<Owned = K> + Eq + Hash + ?Sized,
     {
-        let bucket = self.by_key.get_with_by_ref(key, Arc::default);
         let now = u64::try_from(now.saturating_duration_since(self.start).as_nanos()).unwrap_or(u64::MAX);
         let brim = now.saturating_add(self.rate.full());
-        let filled = |empty_at: u64| empty_at.max(now).saturating_add(self.rate.interval);
-        let taken = bucket.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |empty_at| {
-            Some(filled(empty_at)).filter(|filled| *filled <= brim)
-        });
-        taken.map(|_| ()).map_err(|empty_at| Duration::from_nanos(filled(empty_at) - brim))
+        let mut shard = self.shard(key);
+        let bucket = shard.empty_at.get_mut(key);
+        let filled = bucket.as_deref().map_or(now, |empty_at| now.max(*empty_at)).saturating_add(self.rate.interval);
+        if filled > brim {
+            return Err(Duration::from_nanos(filled - brim));
+        }
+        match bucket {
+            Some(empty_at) => *empty_at = filled,
+            None => {
+                shard.make_room(self.room, now);
+                shard.empty_at.insert(key.to_owned(), filled);
+            }
+        }
+        Ok(())
     }
 
     /// Takes one out again that was put in. A bucket that was forgotten meanwhile is empty anyway.
@@ -179,17 +189,43 @@ where
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        if let Some(bucket) = self.by_key.get(key) {
-            let emptied = |empty_at: u64| Some(empty_at.saturating_sub(self.rate.interval));
-            // it always succeeds, for `emptied` always says what to write
-            let _ = bucket.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, emptied);
+        if let Some(empty_at) = self.shard(key).empty_at.get_mut(key) {
+            *empty_at = empty_at.saturating_sub(self.rate.interval);
         }
+    }
+
+    /// A panic elsewhere leaves a shard whole.
+    fn shard<Q: Hash + ?Sized>(&self, key: &Q) -> MutexGuard<'_, Shard<K>> {
+        let hash = self.hasher.hash_one(key);
+        // always one of them
+        let index = usize::try_from(hash % SHARDS as u64).unwrap_or_default();
+        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Eq + Hash> Shard<K> {
+    /// Makes room for one more bucket. Empty ones go, which changes nothing; if there is none, those go
+    /// that would be empty soonest.
+    fn make_room(&mut self, room: usize, now: u64) {
+        if self.empty_at.len() < self.clean_at {
+            return;
+        }
+        self.empty_at.retain(|_, empty_at| *empty_at > now);
+        if self.empty_at.len() >= room {
+            // an eighth at a time, for a look at all of them must not be taken for each new one
+            let mut moments: Vec<u64> = self.empty_at.values().copied().collect();
+            let (_, soon, _) = moments.select_nth_unstable(room / 8);
+            let soon = *soon;
+            self.empty_at.retain(|_, empty_at| *empty_at > soon);
+        }
+        self.clean_at = (self.empty_at.len() * 2).clamp(room.min(16), room);
     }
 }
 
 impl<K> Clone for Buckets<K> {
     fn clone(&self) -> Self {
-        Self { rate: self.rate, start: self.start, by_key: self.by_key.clone() }
+        let Self { rate, start, room, shards, hasher } = self;
+        Self { rate: *rate, start: *start, room: *room, shards: Arc::clone(shards), hasher: hasher.clone() }
     }
 }
 
@@ -208,7 +244,7 @@ mod tests {
 
     fn buckets(calls: u32, burst: Option<u32>) -> (Buckets<String>, Instant) {
         let start = Instant::now();
-        (Buckets::new(Rate::per_minute(calls, burst), 1000, start), start)
+        (Buckets::new(Rate::per_minute(calls, burst), 6400, start), start)
     }
 
     fn seconds(seconds: u64) -> Duration {
@@ -293,17 +329,41 @@ mod tests {
         }
     }
 
+    fn kept(buckets: &Buckets<String>) -> usize {
+        buckets.shards.iter().map(|shard| shard.lock().unwrap().empty_at.len()).sum()
+    }
+
     #[test]
-    fn memory_is_bounded_and_a_new_key_is_counted_however_many_there_were() {
-        let (buckets, start) = buckets(1, None);
+    fn memory_is_bounded_and_who_calls_too_often_is_never_forgotten() {
+        let (buckets, start) = buckets(60, Some(10));
+        while buckets.take("often", start).is_ok() {}
         for key in 0..20_000 {
             assert_eq!(buckets.take(&*key.to_string(), start), Ok(()));
+            assert!(buckets.take("often", start).is_err(), "forgotten after {key}");
         }
-        buckets.by_key.run_pending_tasks();
-        assert!(buckets.by_key.entry_count() <= 1000, "{}", buckets.by_key.entry_count());
-        assert_eq!(buckets.take("new", start), Ok(()));
-        buckets.by_key.run_pending_tasks();
-        assert!(buckets.take("new", start).is_err(), "its bucket was thrown away");
+        assert!(kept(&buckets) <= 6400, "{}", kept(&buckets));
+        // and a new one is counted however many there were
+        for _ in 0..10 {
+            assert_eq!(buckets.take("new", start), Ok(()));
+        }
+        assert!(buckets.take("new", start).is_err());
+    }
+
+    #[test]
+    fn who_has_not_called_for_long_is_forgotten() {
+        let (buckets, start) = buckets(60, None);
+        let call = |keys: std::ops::Range<u32>, now| {
+            for key in keys {
+                assert_eq!(buckets.take(&*key.to_string(), now), Ok(()));
+            }
+        };
+        call(0..4000, start);
+        assert!(kept(&buckets) == 4000, "{}", kept(&buckets));
+        // a few come, again and again: of the many, and of the few before, none is kept
+        for minute in 1..100 {
+            call(minute * 10_000..minute * 10_000 + 200, start + seconds(60 * u64::from(minute)));
+        }
+        assert!(kept(&buckets) < 2000, "{}", kept(&buckets));
     }
 
     #[test]

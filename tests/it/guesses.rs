@@ -209,3 +209,19 @@ fn an_outage_of_the_source_is_held_against_nobody() {
     let proxy = serve(&folder, &upstream, &look_up(&source, ""), "");
     assert_eq!(flood(&proxy, "guess-", 500), [(503, 500)].into());
 }
+
+#[test]
+fn an_address_is_what_a_trusted_proxy_says_and_not_what_a_client_says() {
+    let (upstream, folder) = (Origin::plain(), Folder::new());
+    let guesses = |trusted: &str| {
+        let source = source(&[]);
+        let more = format!("{trusted}\n[rate]\nguesses = 2");
+        let proxy = serve(&folder, &upstream, &look_up(&source, ""), &more);
+        let guess =
+            |client: &str, token: &str| proxy.ask(&get(token, &format!("X-Forwarded-For: {client}\r\n"))).status;
+        [("192.0.2.1", "a"), ("192.0.2.1", "b"), ("192.0.2.1", "c"), ("192.0.2.2", "d"), ("2001:db8::1", "e")]
+            .map(|(client, token)| guess(client, token))
+    };
+    assert_eq!(guesses("trusted_proxies = [\"127.0.0.1\"]"), [401, 401, 429, 401, 401]);
+    assert_eq!(guesses(""), [401, 401, 429, 429, 429]);
+}
