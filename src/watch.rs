@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
@@ -21,6 +22,9 @@ use crate::document::{Problem, Problems};
 /// being written in place is not judged half-way.
 const SETTLE: Duration = Duration::from_millis(30);
 const SETTLE_ROUNDS: usize = 60;
+
+/// Files that have not changed for this long are not read again because something else beside them has.
+const REST: Duration = Duration::from_secs(1);
 
 /// Files and what is in them, in the order of their names.
 pub type Content = Vec<(PathBuf, Vec<u8>)>;
@@ -82,17 +86,19 @@ pub struct Watch {
     poll: Duration,
     /// What was told last, good or bad.
     told: Option<Result<Revision, Problems>>,
+    /// How the files stood when they were read last, if they had been at rest.
+    stat: Option<Stat>,
 }
 
 impl Watch {
     /// Begins with nothing told, so that what is there will be told as new.
     pub fn new(paths: Vec<PathBuf>, poll: Duration) -> Self {
-        Self { paths, poll, told: None }
+        Self { paths, poll, told: None, stat: None }
     }
 
     /// Begins with what was just read of one path.
     pub fn after(path: &Path, poll: Duration, content: &Content) -> Self {
-        Self { paths: vec![path.to_owned()], poll, told: Some(Ok(fingerprint(content))) }
+        Self { paths: vec![path.to_owned()], poll, told: Some(Ok(fingerprint(content))), stat: None }
     }
 
     /// Tells `looked` of each look at the files. It is called on a thread of its own, for it may take its time.
@@ -105,11 +111,16 @@ impl Watch {
         let mut poll = self.interval();
         loop {
             tokio::select! {
-                Some(()) = noticed.recv() => {}
+                Some(()) = noticed.recv() => if self.is_at_rest().await {
+                    // somebody writes beside the files, perhaps a log, and may go on doing so
+                    sleep(SETTLE).await;
+                    continue;
+                },
                 () = reload.next() => {}
                 _ = poll.tick() => {}
             }
             let noticed = Instant::now();
+            self.stat = self.stat().await.filter(Stat::has_rested);
             let look = match self.settled().await {
                 Some(content) => {
                     self.told = Some(content.as_ref().map(fingerprint).map_err(Problems::clone));
@@ -169,6 +180,16 @@ impl Watch {
         Some(content)
     }
 
+    /// Whether a notice must be about something else: the files stand as they stood when they were read.
+    async fn is_at_rest(&self) -> bool {
+        self.stat.is_some() && self.stat().await == self.stat
+    }
+
+    async fn stat(&self) -> Option<Stat> {
+        let paths = self.paths.clone();
+        blocking(move || Stat::of(&paths)).await
+    }
+
     /// Reads on a thread of its own: a hanging file system must not hold up signals and health.
     async fn reading(&self) -> Result<Content, Problems> {
         let paths = self.paths.clone();
@@ -177,6 +198,38 @@ impl Watch {
             Ok(contents.concat())
         })
         .await
+    }
+}
+
+/// How files stand: enough to see that they were not touched, without reading them.
+#[derive(Debug, PartialEq, Eq)]
+struct Stat(Vec<FileStat>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct FileStat {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Seconds and nanoseconds; a change of the content or of any attribute moves it.
+    changed: (i64, i64),
+}
+
+impl Stat {
+    fn of(paths: &[PathBuf]) -> Option<Self> {
+        let mut found = Vec::new();
+        for path in paths.iter().flat_map(|path| files(path).unwrap_or_else(|_| vec![path.clone()])) {
+            let of = fs::metadata(&path).ok()?;
+            let changed = (of.ctime(), of.ctime_nsec());
+            found.push(FileStat { path, device: of.dev(), inode: of.ino(), size: of.size(), changed });
+        }
+        Some(Self(found))
+    }
+
+    /// Whether every further change must show: two within a tick of the file system's clock look like one.
+    fn has_rested(&self) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        self.0.iter().all(|file| u64::try_from(file.changed.0).is_ok_and(|changed| changed + REST.as_secs() < now))
     }
 }
 
@@ -268,5 +321,34 @@ impl Revision {
 impl fmt::Display for Revision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().take(6).try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_touch_of_a_file_shows_once_it_has_rested() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens.toml");
+        fs::write(&path, "one").unwrap();
+        let stat = || Stat::of(std::slice::from_ref(&path));
+        let first = stat().unwrap();
+        assert!(!first.has_rested(), "two changes at one moment look like one");
+        fs::write(folder.path().join("beside.log"), "line").unwrap();
+        assert_eq!(stat().as_ref(), Some(&first));
+
+        fs::write(folder.path().join("next"), "two").unwrap();
+        fs::rename(folder.path().join("next"), &path).unwrap();
+        assert_ne!(stat().unwrap(), first);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().cast_signed();
+        let rested = |seconds| {
+            let changed = (now - seconds, 0);
+            Stat(vec![FileStat { changed, ..stat().unwrap().0.remove(0) }]).has_rested()
+        };
+        assert!(rested(3) && !rested(0) && !rested(-3));
+        fs::remove_file(&path).unwrap();
+        assert_eq!(stat(), None);
     }
 }
