@@ -90,7 +90,7 @@ impl Stage<'_> {
         let (port, workers) = (free_port(), self.workers);
         let text = format!(
             "listen = \"127.0.0.1:{port}\"\nupstream = \"http://{}\"\nadmin = \"off\"\nworkers = {workers}\n\
-             [tokens]\nfile = \"tokens.toml\"\n[audit]\npath = \"{name}.jsonl\"\n",
+             [tokens]\nfile = \"tokens.toml\"\n[audit]\npath = \"logs/{name}.jsonl\"\n",
             self.origin
         );
         fs::write(self.folder.join(format!("{name}.toml")), text).unwrap();
@@ -157,11 +157,13 @@ impl Stage<'_> {
     }
 
     fn start(&self, name: &str, port: u16, mut command: Command, tokens: Vec<String>) -> Subject {
-        let log = self.folder.join(format!("{name}.jsonl"));
-        let output = self.folder.join(format!("{name}.out"));
+        let logs = self.folder.join("logs");
+        fs::create_dir_all(&logs).unwrap();
+        let log = logs.join(format!("{name}.jsonl"));
+        let output = logs.join(format!("{name}.out"));
         // HAProxy writes its records to standard output, everybody else into the file itself
         let out = File::create(if name == "haproxy" { &log } else { &output }).unwrap();
-        let errors = self.folder.join(format!("{name}.err"));
+        let errors = logs.join(format!("{name}.err"));
         let err = File::create(&errors).unwrap();
         let begun = Instant::now();
         let process = command.current_dir(self.folder).stdout(out).stderr(err).spawn().unwrap();
