@@ -314,6 +314,11 @@ impl<'a> Table<'a> {
         })
     }
 
+    /// Whether the value of a key is a table.
+    pub fn has_table(&self, key: &str) -> bool {
+        self.entries.get(key).is_some_and(|value| value.get_ref().is_table())
+    }
+
     /// A table below this one.
     pub fn table(&self, key: &'static str) -> Option<Table<'_>> {
         let entries = self.typed(key, "a table", DeValue::as_table)?;

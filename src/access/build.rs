@@ -92,9 +92,9 @@ impl<'l> Builder<'l> {
                 self.holders.entry(&record.user).or_insert(holder)
             }
         };
-        let names = &self.policy.identity;
+        let policy = self.policy;
         let scopes = effective_scopes(record.scopes.as_deref(), holder.scopes.as_deref());
-        let rights = self.rights.entry(scopes).or_insert_with_key(|scopes| Arc::new(Rights::new(scopes, names)));
+        let rights = self.rights.entry(scopes).or_insert_with_key(|scopes| Arc::new(Rights::new(scopes, policy)));
         let tried = match (&record.hash, &record.prefix) {
             (TokenHash::Bcrypt(hash), Some(prefix)) => {
                 Some(Box::new(Tried { prefix: prefix.clone(), hash: hash.clone() }))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use super::build::{self, Table};
+use super::calls::CallPolicy;
 use super::credential::Credential;
 use super::denial::Denial;
 use super::deny_list::DenyList;
@@ -27,6 +28,8 @@ pub struct Policy {
     pub identity: IdentityHeaders,
     /// The longest life that a token may be made for; with it, no token may live forever.
     pub max_lifetime: Option<SignedDuration>,
+    /// What scopes allow to call; without it, bodies are not read for access at all.
+    pub calls: Option<Arc<CallPolicy>>,
 }
 
 impl Policy {

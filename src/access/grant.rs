@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use jiff::Timestamp;
 
+use super::calls::Calls;
 use super::identity::{Rights, Subject};
-use crate::token::{BcryptHash, Scope, TokenId, TokenRecord};
+use crate::token::{BcryptHash, NameRules, Scope, TokenId, TokenRecord};
 use crate::verdict::Reason;
 
 /// A token of the list, dead or alive.
@@ -17,6 +18,7 @@ pub struct Grant {
     pub(super) subject: Arc<Subject>,
     pub(super) rights: Arc<Rights>,
     pub(super) tried: Option<Box<Tried>>,
+    tools: Option<Box<NameRules>>,
     life: Life,
     last_used: AtomicI64,
     standing: Standing,
@@ -77,6 +79,7 @@ impl Grant {
             subject,
             rights,
             tried,
+            tools: record.tools.clone().map(Box::new),
             life: Life::of(record),
             last_used: AtomicI64::new(0),
             standing,
@@ -108,7 +111,8 @@ impl Grant {
 
     /// Whether another state of the same token may do something that this one may not.
     pub(super) fn lacks_a_right_of(&self, other: &Self) -> bool {
-        other.rights.scopes.iter().any(|scope| !self.rights.scopes.contains(scope))
+        let narrower = self.tools.is_some() && self.tools != other.tools;
+        narrower || other.rights.scopes.iter().any(|scope| !self.rights.scopes.contains(scope))
     }
 
     /// The token's public id.
@@ -129,6 +133,13 @@ impl Grant {
     /// What it may do, by its own scopes and its user's roles; nothing where neither names any.
     pub fn scopes(&self) -> &[Scope] {
         &self.rights.scopes
+    }
+
+    /// What it may call; `None` where that depends on nothing, and a body need not be read.
+    pub fn calls(&self) -> Option<Calls<'_>> {
+        let own = self.tools.as_deref();
+        let depends = self.rights.has_policy || own.is_some();
+        depends.then(|| Calls { rights: &self.rights.calls, own })
     }
 
     /// The organisation of its user.

@@ -8,6 +8,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderName, HeaderValue};
 
+use super::calls::CallRights;
+use super::directory::Policy;
 use super::grant::Grant;
 use crate::token::{Scope, TokenId, User};
 
@@ -103,18 +105,24 @@ impl Subject {
 #[derive(Debug)]
 pub(super) struct Rights {
     pub(super) scopes: Box<[Scope]>,
+    pub(super) calls: CallRights,
+    /// Whether the operator has said anything about calls.
+    pub(super) has_policy: bool,
     headers: Box<[Header]>,
     token_id: Option<HeaderName>,
 }
 
 impl Rights {
-    pub(super) fn new(scopes: &[&Scope], names: &IdentityHeaders) -> Self {
+    pub(super) fn new(scopes: &[&Scope], policy: &Policy) -> Self {
+        let names = &policy.identity;
         let texts: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
         let text = (!texts.is_empty()).then(|| texts.join(" "));
         let headers =
             [header(names.scopes.as_ref(), text.as_deref()), header(names.source.as_ref(), Some(Grant::SOURCE))];
         Self {
             scopes: scopes.iter().copied().cloned().collect(),
+            calls: CallRights::new(policy.calls.as_ref(), scopes),
+            has_policy: policy.calls.is_some(),
             headers: headers.into_iter().flatten().collect(),
             token_id: names.token_id.clone(),
         }

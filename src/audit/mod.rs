@@ -2,6 +2,7 @@
 
 mod chain;
 mod log;
+mod mcp;
 mod names;
 mod reader;
 mod record;
@@ -11,6 +12,7 @@ mod writer;
 
 pub use chain::{Hash, Head, Sealed};
 pub use log::{AuditLog, Destination, OnLoss, Params, Rotation, Writer};
+pub use mcp::{Arguments, McpCall, McpFacts, McpSource, session_digest};
 pub use names::siblings;
 pub use reader::{Line, Lines};
 pub use record::{AuditRecord, Event, OpenRecord, RequestId, harmless, is_harmless};

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::log::AuditLog;
+use super::mcp::{McpFacts, McpSource, ShownCall};
 use crate::access::Grant;
 use crate::token::Prefix;
 use crate::trace::{Hex, TraceContext};
@@ -86,6 +87,14 @@ pub struct AuditRecord {
     pub method: Option<Method>,
     /// Its target, of which only the path is written.
     pub uri: Option<Uri>,
+    /// The MCP in it.
+    pub mcp: Option<Box<McpFacts>>,
+    /// The session, by the beginning of the SHA-256 of its id.
+    pub session: Option<Box<str>>,
+    /// The rule of the policy that denied it, or would have.
+    pub policy_rule: Option<Box<str>>,
+    /// Whether it passed only because the policy reports and does not enforce.
+    pub would_deny: bool,
     /// The status of the answer; none where the client left before one.
     pub status: Option<StatusCode>,
     /// Bytes of the request's body that were taken.
@@ -132,6 +141,30 @@ struct Line<'r> {
     path: Option<Cow<'r, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mcp_method: Option<Cow<'r, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mcp_tool: Option<Cow<'r, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mcp_resource: Option<Cow<'r, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mcp_prompt: Option<Cow<'r, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mcp_arguments: Option<Cow<'r, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mcp_arguments_sha256: Option<Cow<'r, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mcp_calls: Option<Vec<ShownCall<'r>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mcp_session: Option<&'r str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mcp_protocol_version: Option<&'r str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mcp_source: Option<McpSource>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy_rule: Option<Cow<'r, str>>,
     bytes_in: u64,
     bytes_out: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -149,6 +182,9 @@ impl AuditRecord {
         let grant = self.grant.as_deref();
         let is_over = self.event == Event::Request;
         let masked = |text| prefix.mask(shown(text));
+        let mcp = self.mcp.as_deref();
+        let mut calls: Vec<_> = mcp.iter().flat_map(|mcp| &mcp.calls).map(|call| call.shown(prefix)).collect();
+        let call = if calls.len() == 1 { calls.pop() } else { None }.unwrap_or_default();
         let line = Line {
             ts: Micros(self.at),
             event: self.event,
@@ -167,6 +203,18 @@ impl AuditRecord {
             http_method: self.method.as_ref().map(|method| masked(method.as_str().as_bytes())),
             path: self.uri.as_ref().map(|uri| masked(uri.path().as_bytes())),
             status: self.status.map(|status| status.as_u16()),
+            mcp_method: call.method,
+            mcp_tool: call.tool,
+            mcp_resource: call.resource,
+            mcp_prompt: call.prompt,
+            mcp_arguments: call.arguments,
+            mcp_arguments_sha256: call.arguments_sha256,
+            mcp_calls: (!calls.is_empty()).then_some(calls),
+            mcp_session: self.session.as_deref(),
+            mcp_protocol_version: mcp.and_then(|mcp| mcp.version.as_deref()),
+            mcp_source: mcp.map(|mcp| mcp.source),
+            policy: self.would_deny.then_some("would_deny"),
+            policy_rule: self.policy_rule.as_ref().map(|rule| masked(rule.as_bytes())),
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
             duration_ms: is_over.then(|| (self.duration.as_secs_f64() * 1_000_000.0).round() / 1_000.0),
@@ -221,7 +269,7 @@ impl Serialize for Micros {
 }
 
 /// Text from outside: cut to a bound, and rid of all that could end a line or steer a terminal.
-fn shown(text: &[u8]) -> Cow<'_, str> {
+pub(super) fn shown(text: &[u8]) -> Cow<'_, str> {
     match String::from_utf8_lossy(text.get(..MAX_TEXT).unwrap_or(text)) {
         Cow::Borrowed(text) => harmless(text),
         Cow::Owned(text) => harmless(&text).into_owned().into(),
@@ -353,6 +401,10 @@ mod tests {
             grant: None,
             client_ip: Some(IpAddr::from([127, 0, 0, 1])),
             user_agent: None,
+            mcp: None,
+            session: None,
+            policy_rule: None,
+            would_deny: false,
             method: Some(Method::POST),
             uri: Some(Uri::from_static("/mcp?access_token=canary")),
             status: Some(StatusCode::UNAUTHORIZED),

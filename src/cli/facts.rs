@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::access::Grant;
-use crate::token::{Prefix, Scope, TokenId, TokenRecord};
+use crate::token::{NameRules, Prefix, Scope, TokenId, TokenRecord};
 use crate::verdict::Reason;
 
 /// How a token stands at this moment.
@@ -76,6 +76,8 @@ pub(super) struct Facts<'s> {
     pub(super) scopes: Option<Vec<&'s str>>,
     /// What it may do now, by its own scopes and its user's roles.
     pub(super) effective_scopes: Vec<&'s str>,
+    /// The tools that it may call, within what its scopes allow; nothing narrows nothing.
+    pub(super) tools: Option<&'s NameRules>,
     pub(super) status: Status,
     pub(super) created_at: Option<Timestamp>,
     pub(super) not_before: Option<Timestamp>,
@@ -101,6 +103,7 @@ impl<'s> Facts<'s> {
             user: &record.user,
             scopes: record.scopes.as_ref().map(|scopes| scopes.iter().map(Scope::as_str).collect()),
             effective_scopes: grant.scopes().iter().map(Scope::as_str).collect(),
+            tools: record.tools.as_ref(),
             status,
             created_at: record.created_at,
             not_before: record.not_before,

@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use super::{Exit, diagnostics, notify};
 use crate::audit::{self, AuditLog};
 use crate::config::{Config, Overrides};
-use crate::proxy::{self, Gate, InFlight, Probe, Rates, Sessions, Streams};
+use crate::proxy::{self, Gate, Hints, InFlight, Probe, Rates, Sessions, Streams};
 use crate::server::{self, Admin, Drain, Health, Phase, Scrape, Server};
 use crate::source::{Origin, Published, Source};
 use crate::watch::Reload;
@@ -158,6 +158,7 @@ impl House {
             upstream: Arc::default(),
             streams: Arc::new(Streams::new(Arc::clone(&published.directory))),
             sessions: Sessions::new(&proxy.sessions),
+            hints: Hints::default(),
             rates: Rates::new(&proxy.rates),
             in_flight: InFlight::new(proxy.streams_per_token),
             audit,

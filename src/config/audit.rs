@@ -3,17 +3,22 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::bounds::bytes;
+use super::bounds::{bytes, in_memory};
 use super::units::days;
-use crate::audit::{Destination, OnLoss, Params, Rotation};
+use crate::audit::{Arguments, Destination, OnLoss, Params, Rotation};
 use crate::document::Table;
+use crate::proxy::TapParams;
 use crate::token::Prefix;
 
 /// A file is not set aside before it has so many bytes: more are written at once.
 const SMALLEST: u64 = 64 * 1024;
 
-/// Reads the table; paths in it are relative to `base`.
-pub(super) fn read(root: &Table<'_>, base: &Path, prefix: Prefix) -> Params {
+/// The names that secrets usually have among arguments.
+const MASKED: [&str; 8] =
+    ["password", "passwd", "secret", "token", "api_key", "apikey", "authorization", "credentials"];
+
+/// Reads the table: the settings of the log, and what is read in bodies for it. Paths are relative to `base`.
+pub(super) fn read(root: &Table<'_>, base: &Path, prefix: Prefix) -> (Params, TapParams) {
     let table = root.table("audit");
     let table = table.as_ref();
     let destination = match table.and_then(|table| table.string("path")) {
@@ -28,8 +33,8 @@ pub(super) fn read(root: &Table<'_>, base: &Path, prefix: Prefix) -> Params {
     let keep = number("keep");
     let age =
         table.and_then(|table| table.parsed("rotate_age", days)).map(|age| Duration::try_from(age).unwrap_or_default());
-    let bytes = |key| table.and_then(|table| bytes(table, key, SMALLEST));
-    let rotate_size = bytes("rotate_size");
+    let large = |key| table.and_then(|table| bytes(table, key, SMALLEST));
+    let rotate_size = large("rotate_size");
     let on_loss = table.and_then(|table| {
         table.parsed("on_loss", |text| match text {
             "count" => Ok(OnLoss::Count),
@@ -39,8 +44,21 @@ pub(super) fn read(root: &Table<'_>, base: &Path, prefix: Prefix) -> Params {
     });
     let chain = table.and_then(|table| table.truth("chain")).unwrap_or(false);
     let rotation = Rotation { size: rotate_size, age, keep };
+    let size = |key, default| table.and_then(|table| bytes(table, key, 0)).map_or(default, in_memory);
+    let truth = |key| table.and_then(|table| table.truth(key)).unwrap_or(false);
+    let limit = size("arguments_limit", 4096);
+    let mask = table.and_then(|table| table.strings("mask_keys")).unwrap_or(MASKED.to_vec());
+    let tap = TapParams {
+        limit: size("inspect", 64 * 1024),
+        arguments: Arguments {
+            text: truth("arguments").then_some(limit),
+            mask: mask.into_iter().map(Into::into).collect(),
+            sha256: truth("arguments_sha256"),
+        },
+    };
     if let Some(table) = table {
         table.done();
     }
-    Params { destination, queue, on_loss: on_loss.unwrap_or_default(), rotation, chain, prefix }
+    let log = Params { destination, queue, on_loss: on_loss.unwrap_or_default(), rotation, chain, prefix };
+    (log, tap)
 }

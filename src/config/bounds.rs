@@ -11,6 +11,8 @@ pub(super) struct Limits {
     pub(super) head: usize,
     pub(super) headers: usize,
     pub(super) body: u64,
+    pub(super) inspect: usize,
+    pub(super) inspect_answer: usize,
     pub(super) streams: u32,
     pub(super) streams_per_token: usize,
     pub(super) connections: usize,
@@ -47,6 +49,8 @@ impl Limits {
             head: in_memory(bytes("head", 32 * 1024, 1024)),
             headers: in_memory(number("headers", 100)),
             body: bytes("body", 64 * 1024 * 1024, 1),
+            inspect: in_memory(bytes("inspect", 1024 * 1024, 1)),
+            inspect_answer: in_memory(bytes("inspect_answer", 4 * 1024 * 1024, 1)),
             streams: u32::try_from(number("streams", 128)).unwrap_or(u32::MAX),
             streams_per_token: in_memory(number("streams_per_token", 1000)),
             connections: in_memory(number("connections", 10_000)),
@@ -148,6 +152,6 @@ pub(super) fn bytes(table: &Table<'_>, key: &'static str, least: u64) -> Option<
 }
 
 /// What does not fit into the memory of this machine is no limit in it.
-fn in_memory(number: u64) -> usize {
+pub(super) fn in_memory(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }

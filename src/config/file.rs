@@ -3,18 +3,19 @@
 use std::collections::HashSet;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
 use super::bounds::{self, Limits, Timeouts};
 use super::units::{days, duration};
-use super::{Config, Diagnostics, Overrides, audit, diagnostics, origin, tls};
+use super::{Config, Diagnostics, Overrides, audit, diagnostics, origin, policy, tls};
 use crate::access::{IdentityHeaders, Policy};
 use crate::document::{Problem, Table};
 use crate::proxy::{
-    self, Address, AllowedHosts, AllowedOrigins, ForwardedHeader, InboundBounds, SessionParams, TrustedProxies,
-    UpstreamParams,
+    self, Address, AllowedHosts, AllowedOrigins, ForwardedHeader, InboundBounds, ReadingParams, SessionParams,
+    TrustedProxies, UpstreamParams,
 };
 use crate::server::{self, ListenAddress};
 use crate::source::{self, Origin, last_used};
@@ -78,7 +79,7 @@ impl Reader<'_> {
         let listener_tls = tls::listener(root, self.base);
         let upstream_tls = tls::upstream(root, self.base, upstream.as_ref());
         let (source, policy) = self.tokens();
-        let audit = audit::read(root, self.base, policy.prefix.clone());
+        let (audit, tap) = audit::read(root, self.base, policy.prefix.clone());
         let metrics_token_ids = self.metrics_token_ids();
         let (limits, timeouts) = (Limits::read(root), Timeouts::read(root));
         let rates = bounds::rates(root);
@@ -130,6 +131,12 @@ impl Reader<'_> {
                 trusted_proxies: trusted_proxies.unwrap_or_default(),
                 streams_per_token: limits.streams_per_token,
                 body: InboundBounds { size: limits.body, pause: timeouts.body },
+                reading: ReadingParams {
+                    inspect: limits.inspect,
+                    inspect_answer: limits.inspect_answer,
+                    answer_timeout: timeouts.upstream_head,
+                    tap,
+                },
             },
             source,
             policy,
@@ -202,7 +209,8 @@ impl Reader<'_> {
         if let Some(table) = table {
             table.done();
         }
-        let policy = Policy { prefix, identity: self.identity(), max_lifetime };
+        let calls = policy::read(self.root).map(Arc::new);
+        let policy = Policy { prefix, identity: self.identity(), max_lifetime, calls };
         let params = origin.map(|origin| source::Params {
             last_used: match (&origin, last_used) {
                 (_, Some("off")) | (Origin::Http(_) | Origin::Lookup(_), None) => None,

@@ -6,6 +6,7 @@ mod bounds;
 mod diagnostics;
 mod file;
 mod origin;
+mod policy;
 mod tls;
 mod units;
 
@@ -119,7 +120,7 @@ impl Config {
     pub fn load_audit(overrides: &Overrides) -> Result<crate::audit::Params, Problems> {
         let (path, text) = text_of(overrides)?;
         let document = Document::parse(path, &text)?;
-        let params = audit::read(&document.root(), file::base(path), Prefix::default());
+        let (params, _) = audit::read(&document.root(), file::base(path), Prefix::default());
         document.finish()?;
         Ok(params)
     }

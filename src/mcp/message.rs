@@ -271,7 +271,7 @@ fn read_message<'t>(reader: &mut Reader<'t>) -> Result<Message<'t>, Unreadable> 
     })
 }
 
-/// A string or a number; `null` is none, as JSON-RPC 2.0 reads it.
+/// A string, a number or `null`.
 fn read_id<'t>(reader: &mut Reader<'t>) -> Result<&'t str, Unreadable> {
     let raw = reader.raw()?;
     let fits = raw.len() <= MAX_ID && !raw.starts_with(['{', '[', 't', 'f']);

@@ -52,7 +52,8 @@ impl Events {
         None
     }
 
-    /// What is left when the stream is over: the beginning of an event that was never ended.
+    /// What is left of an event that is not whole: because the stream is over, or because it is too large
+    /// to wait for its end.
     pub fn rest(&mut self) -> Bytes {
         self.seen = 0;
         self.buffer.split().freeze()

@@ -22,19 +22,24 @@ pub(super) struct Answer {
 }
 
 /// JSON-RPC 2.0: the request itself is at fault.
-const INVALID_REQUEST: i32 = -32600;
+pub(super) const INVALID_REQUEST: i32 = -32600;
 /// JSON-RPC 2.0, section 5.1: the first of the codes that implementations may define.
-const SERVER_ERROR: i32 = -32000;
+pub(super) const SERVER_ERROR: i32 = -32000;
 
 impl Answer {
     fn new(status: StatusCode, reason: Reason, message: &str) -> Self {
         let code = if status == StatusCode::BAD_REQUEST { INVALID_REQUEST } else { SERVER_ERROR };
+        Self::rpc(status, reason, code, message)
+    }
+
+    /// An answer with a code of its own.
+    pub(super) fn rpc(status: StatusCode, reason: Reason, code: i32, message: &str) -> Self {
         let message = json!(message);
         let body = format!(r#"{{"jsonrpc":"2.0","id":null,"error":{{"code":{code},"message":{message}}}}}"#);
         Self::with_body(status, reason, body)
     }
 
-    fn with_body(status: StatusCode, reason: Reason, body: String) -> Self {
+    pub(super) fn with_body(status: StatusCode, reason: Reason, body: String) -> Self {
         let mut headers = HeaderMap::with_capacity(6);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -43,6 +48,17 @@ impl Answer {
 
     fn with(mut self, name: HeaderName, value: &'static str) -> Self {
         self.headers.insert(name, HeaderValue::from_static(value));
+        self
+    }
+
+    /// The same, naming the scope that is needed if the status says that one is.
+    pub(super) fn challenging(mut self, scope: Option<&str>) -> Self {
+        if self.status == StatusCode::FORBIDDEN {
+            let scope = scope.map_or_else(String::new, |scope| format!(", scope=\"{scope}\""));
+            let challenge = format!("Bearer realm=\"mcp\", error=\"insufficient_scope\"{scope}");
+            // the characters of a scope are always a value
+            self.headers.extend(HeaderValue::try_from(challenge).ok().map(|value| (WWW_AUTHENTICATE, value)));
+        }
         self
     }
 
@@ -133,6 +149,12 @@ pub(super) fn body_too_large() -> Answer {
 pub(super) fn audit_unavailable() -> Answer {
     let message = "this server cannot write its audit log and serves nothing without: try again shortly";
     Answer::new(StatusCode::SERVICE_UNAVAILABLE, Reason::AuditUnavailable, message).with(RETRY_AFTER, "5")
+}
+
+/// A wish to have less that cannot be read.
+pub(super) fn bad_narrowing(header: &'static str) -> Answer {
+    let message = format!("the header {header} cannot be read: send names or patterns of tools, separated by commas");
+    Answer::new(StatusCode::BAD_REQUEST, Reason::MalformedRequest, &message)
 }
 
 /// What never became a request: the HTTP library refused it with this status.

@@ -1,10 +1,10 @@
-//! The bodies that pass through: counted, bounded, never gathered, and true about how they ended.
+//! The bodies that pass through: counted, bounded, and true about how they ended.
 
 use std::error::Error;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,10 +13,12 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::in_flight::Turn;
+use super::screen::{Broken, Screened};
 use super::streams::{Leash, Streams, Watched};
+use super::tap::Tap;
 use super::upstream::Lease;
 use crate::access::Permit;
-use crate::audit::{OpenRecord, RequestId};
+use crate::audit::{McpFacts, OpenRecord, RequestId};
 use crate::deadline::Deadline;
 use crate::verdict::Ended;
 
@@ -25,10 +27,14 @@ use crate::verdict::Ended;
 /// The body of a request on its way to the upstream.
 #[derive(Debug)]
 pub struct Inbound {
-    body: Incoming,
+    /// What was read of it in advance.
+    begun: Option<Bytes>,
+    /// What is still to come; none if all of it was read.
+    body: Option<Incoming>,
     bounds: InboundBounds,
     deadline: Deadline,
     meter: Arc<Meter>,
+    tap: Option<Box<Tap>>,
 }
 
 /// The bounds of a request's body.
@@ -45,6 +51,7 @@ pub struct InboundBounds {
 pub(super) struct Meter {
     bytes: AtomicU64,
     state: AtomicU8,
+    facts: Mutex<Option<McpFacts>>,
 }
 
 /// A body starts at 0: still to come.
@@ -82,6 +89,13 @@ impl Meter {
         self.state.load(Ordering::Acquire) == STALLED
     }
 
+    /// What was read in it for the record, once, when all of it has passed.
+    pub(super) fn tell(&self, record: &mut OpenRecord) {
+        if let Some(facts) = self.facts.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            record.note(|record| record.mcp = Some(Box::new(facts)));
+        }
+    }
+
     fn set(&self, state: u8) {
         self.state.store(state, Ordering::Release);
     }
@@ -102,21 +116,53 @@ pub enum InboundError {
 }
 
 impl Inbound {
-    pub(super) fn new(body: Incoming, bounds: InboundBounds) -> Self {
-        let meter = Arc::<Meter>::default();
-        if body.is_end_stream() {
-            meter.set(WHOLE);
-        }
-        Self { body, bounds, deadline: Deadline::default(), meter }
+    /// A body of which some may have been read in advance, and all if there is no `body` any more.
+    pub(super) fn new(
+        begun: Option<Bytes>,
+        body: Option<Incoming>,
+        bounds: InboundBounds,
+        tap: Option<Box<Tap>>,
+    ) -> Self {
+        let begun = begun.filter(|begun| !begun.is_empty());
+        let body = body.filter(|body| !body.is_end_stream());
+        let mut inbound = Self { begun, body, bounds, deadline: Deadline::default(), meter: Arc::default(), tap };
+        inbound.note_end();
+        inbound
     }
 
     pub(super) fn meter(&self) -> &Arc<Meter> {
         &self.meter
     }
+
+    /// Counts what passes.
+    fn pass(&mut self, data: Bytes) -> Result<Frame<Bytes>, InboundError> {
+        let length = data.len() as u64;
+        let bytes = self.meter.bytes.fetch_add(length, Ordering::Relaxed) + length;
+        if bytes > self.bounds.size {
+            self.meter.set(TOO_LARGE);
+            return Err(InboundError::TooLarge);
+        }
+        if let Some(tap) = &mut self.tap {
+            tap.keep(&data);
+        }
+        self.note_end();
+        Ok(Frame::data(data))
+    }
+
+    /// Notes that all has passed, if it has.
+    fn note_end(&mut self) {
+        if !self.is_end_stream() {
+            return;
+        }
+        if let Some(facts) = self.tap.take().and_then(|tap| tap.read()) {
+            *self.meter.facts.lock().unwrap_or_else(PoisonError::into_inner) = Some(facts);
+        }
+        self.meter.set(WHOLE);
+    }
 }
 
 /// Whether a body was sent wrongly; else its sender has left.
-fn is_malformed(error: &hyper::Error) -> bool {
+pub(super) fn is_malformed(error: &hyper::Error) -> bool {
     let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
     source.is_some_and(|source| matches!(source.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData))
 }
@@ -126,8 +172,12 @@ impl Body for Inbound {
     type Error = InboundError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, InboundError>>> {
+        if let Some(data) = self.begun.take() {
+            return Poll::Ready(Some(self.pass(data)));
+        }
         loop {
-            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+            let Some(body) = &mut self.body else { return Poll::Ready(None) };
+            let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else {
                 let pause = self.bounds.pause;
                 ready!(self.deadline.poll_or_set(cx, pause));
                 self.meter.set(STALLED);
@@ -135,7 +185,8 @@ impl Body for Inbound {
             };
             self.deadline.clear();
             let Some(frame) = frame else {
-                self.meter.set(WHOLE);
+                self.body = None;
+                self.note_end();
                 return Poll::Ready(None);
             };
             let frame = frame.map_err(|error| {
@@ -144,24 +195,23 @@ impl Body for Inbound {
             })?;
             // trailers could smuggle an identity past the head: they end here
             let Ok(data) = frame.into_data() else { continue };
-            let bytes = self.meter.bytes.fetch_add(data.len() as u64, Ordering::Relaxed) + data.len() as u64;
-            if bytes > self.bounds.size {
-                self.meter.set(TOO_LARGE);
-                return Poll::Ready(Some(Err(InboundError::TooLarge)));
-            }
-            if self.body.is_end_stream() {
-                self.meter.set(WHOLE);
-            }
-            return Poll::Ready(Some(Ok(Frame::data(data))));
+            return Poll::Ready(Some(self.pass(data)));
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.begun.is_none() && self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let begun = self.begun.as_ref().map_or(0, |begun| begun.len() as u64);
+        let rest = self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
+        let mut hint = SizeHint::default();
+        hint.set_lower(rest.lower() + begun);
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + begun);
+        }
+        hint
     }
 }
 
@@ -180,7 +230,7 @@ enum Kind {
 /// The upstream's answer on its way, with all that must happen when it ends.
 #[derive(Debug)]
 struct Relay {
-    body: Incoming,
+    body: Screened,
     lease: Option<Lease>,
     record: Option<OpenRecord>,
     request: Arc<Meter>,
@@ -200,6 +250,9 @@ pub enum BrokenOff {
     /// The upstream broke off.
     #[error("the upstream broke off")]
     Upstream(#[source] hyper::Error),
+    /// What comes must not be passed on.
+    #[error("{0}")]
+    Screened(&'static str),
     /// The right to the answer has ended.
     #[error("the token is no longer valid")]
     Cut,
@@ -211,7 +264,7 @@ impl Outgoing {
     }
 
     pub(super) fn relay(
-        body: Incoming,
+        body: Screened,
         lease: Lease,
         request: Arc<Meter>,
         record: OpenRecord,
@@ -322,9 +375,13 @@ impl Body for Outgoing {
                 }
                 Some(Err(error)) => {
                     relay.ended = Some(Ended::UpstreamFailed);
+                    relay.lease = None;
                     let request_id = relay.record.as_ref().map(OpenRecord::request_id);
                     tracing::warn!(request_id = request_id.map(RequestId::as_str), %error, "an answer broke off");
-                    return Poll::Ready(Some(Err(BrokenOff::Upstream(error))));
+                    return Poll::Ready(Some(Err(match error {
+                        Broken::Upstream(error) => BrokenOff::Upstream(error),
+                        Broken::Screened(why) => BrokenOff::Screened(why),
+                    })));
                 }
                 None => {
                     relay.complete();
@@ -354,6 +411,7 @@ impl Body for Outgoing {
 impl Drop for Relay {
     fn drop(&mut self) {
         let Some(mut record) = self.record.take() else { return };
+        self.request.tell(&mut record);
         record.note(|facts| {
             facts.bytes_in = self.request.bytes();
             facts.bytes_out = self.bytes;

@@ -2,35 +2,32 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
-use http::header::EXPECT;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
-use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use jiff::Timestamp;
 
 use super::answer::{self, Answer};
 use super::body::{InboundBounds, Outgoing};
+use super::discovery::discovery;
 use super::forwarded::{Provenance, TrustedProxies};
+use super::hints::Hints;
 use super::in_flight::{InFlight, Turn};
 use super::origin::{AllowedHosts, AllowedOrigins, Caller};
 use super::rate::{self, Rates};
+use super::reading::{self, Reading, drain};
 use super::rewrite::{self, Hop, Rules};
+use super::screen::{Screen, Screened};
 use super::sessions::{self, Named, Sessions};
 use super::streams::Streams;
 use super::upstream::{self, Counts, Failure, Reply, Upstream};
 use crate::access::{Credential, Denial, Directory, Finding, IdentityHeaders, Permit, Question};
-use crate::audit::{AuditLog, OpenRecord};
+use crate::audit::{AuditLog, OpenRecord, session_digest};
 use crate::source::Finder;
 use crate::verdict::{Ended, Reason};
-
-/// What is read of the body of a refused request, so that its sender gets to read the answer.
-const DRAIN_BYTES: usize = 64 * 1024;
-const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// The settings of the gate.
 #[derive(Clone, Debug)]
@@ -55,6 +52,8 @@ pub struct Params {
     pub trusted_proxies: TrustedProxies,
     /// The most requests of one token at once.
     pub streams_per_token: usize,
+    /// What is read in bodies.
+    pub reading: reading::Params,
 }
 
 /// Where a connection comes from.
@@ -84,6 +83,7 @@ pub struct Gate {
     rates: Rates,
     in_flight: InFlight,
     proxies: TrustedProxies,
+    reading: Reading,
     body_limit: u64,
 }
 
@@ -104,6 +104,8 @@ pub struct Shared {
     pub rates: Rates,
     /// How many requests of whom are under way.
     pub in_flight: InFlight,
+    /// What the upstream says of its tools.
+    pub hints: Hints,
     /// Where records go.
     pub audit: AuditLog,
 }
@@ -111,16 +113,17 @@ pub struct Shared {
 impl Gate {
     /// One worker's gate.
     pub fn new(params: &Params, shared: &Shared) -> Self {
-        let Shared { directory, finder, upstream: upstream_counts, streams, sessions, rates, in_flight, audit } =
+        let Shared { directory, finder, upstream: upstream_counts, streams, sessions, rates, in_flight, hints, audit } =
             shared.clone();
-        let Params { upstream, upstream_host, identity, allowed_origins, allowed_hosts, body, trusted_proxies, .. } =
-            params;
+        let Params { upstream, upstream_host, identity, allowed_origins, allowed_hosts, body, .. } = params;
+        let Params { trusted_proxies, reading, .. } = params;
         Self {
-            rules: Rules::new(&upstream.address, upstream_host.as_ref(), identity, *body),
+            rules: Rules::new(&upstream.address, upstream_host.as_ref(), identity),
             origins: allowed_origins.clone(),
             hosts: allowed_hosts.clone(),
             upstream: Upstream::new(upstream, &upstream_counts),
             upstream_counts,
+            reading: Reading::new(reading, &hints, *body),
             body_limit: body.size,
             directory,
             finder,
@@ -140,7 +143,7 @@ impl Gate {
 
     /// Answers one request. The record is closed when the answer's last byte has gone, or when the
     /// exchange is dropped.
-    pub async fn handle(&self, mut request: Request<Incoming>, peer: Peer) -> Response<Outgoing> {
+    pub async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<Outgoing> {
         let Provenance { ip, secure, host } = self.proxies.provenance(peer.ip, request.headers());
         let peer = Peer { ip, ..peer };
         let mut record = self.audit.begin(&request, ip);
@@ -159,11 +162,12 @@ impl Gate {
                 }
             }
             Err(answer) => {
-                drain(&mut request).await;
+                let (head, mut body) = request.into_parts();
+                drain(&mut body, &head.headers).await;
                 let preflight = answer.reason == Reason::Preflight;
                 let mut response = close(answer, record);
                 if preflight {
-                    caller.mark_preflight(request.headers(), response.headers_mut());
+                    caller.mark_preflight(&head.headers, response.headers_mut());
                 }
                 response
             }
@@ -204,6 +208,7 @@ impl Gate {
         }
         let permit = self.admit(request.headers(), peer, record).await?;
         let named = sessions::named(request.headers(), request.uri());
+        record.note(|facts| facts.session = named.first().map(session_digest));
         if !self.sessions.may_use(&named, permit.grant().user()) {
             return Err(answer::session_mismatch());
         }
@@ -260,8 +265,8 @@ impl Gate {
         Ok(verdict.and_then(|permit| self.streams.confirm(&permit).map(|()| permit)))
     }
 
-    /// Sends a request upstream and judges the head of the answer. The error is what to answer instead,
-    /// if there is anybody left to hear it.
+    /// Reads of a request what has to be read, sends it upstream and judges the head of the answer. The
+    /// error is what to answer instead, if there is anybody left to hear it.
     async fn forward(
         &self,
         request: Request<Incoming>,
@@ -269,14 +274,15 @@ impl Gate {
         named: Named,
         hop: &Hop<'_>,
         record: &mut OpenRecord,
-    ) -> Result<Reply, Option<Answer>> {
-        let forward = self.rules.request(request, permit, hop)?;
+    ) -> Result<Reply<Screened>, Option<Answer>> {
+        let cleared = self.reading.clear(request, permit, record).await?;
+        let (forward, screen) = self.rules.request(cleared, permit, hop)?;
         let meter = Arc::clone(forward.meter());
-        let sent = self.upstream.send(forward).await;
-        let reply = sent.and_then(|reply| {
-            let response = rewrite::response(reply.response)?;
-            Ok(Reply { response, ..reply })
-        });
+        let reply = match self.upstream.send(forward).await {
+            Ok(reply) => look_through(reply, screen).await,
+            Err(failure) => Err(failure),
+        };
+        meter.tell(record);
         let reply = reply.map_err(|failure| {
             self.upstream_counts.failed(&failure);
             record.note(|facts| facts.bytes_in = meter.bytes());
@@ -288,14 +294,18 @@ impl Gate {
         })?;
         // the answer may have been long in coming
         self.streams.confirm(permit).map_err(|denial| answer::denied(&denial))?;
+        let headers = reply.response.headers();
+        if let Some(made) = sessions::in_headers(headers).next() {
+            record.note(|facts| facts.session = Some(session_digest(&made)));
+        }
         if reply.response.status().is_success() {
-            self.sessions.claim(named, reply.response.headers(), permit.grant().user());
+            self.sessions.claim(named, headers, permit.grant().user());
         }
         Ok(reply)
     }
 
     /// Hands the upstream's answer on, together with the record that its end closes.
-    fn follow(&self, reply: Reply, permit: Permit, turn: Turn, mut record: OpenRecord) -> Response<Outgoing> {
+    fn follow(&self, reply: Reply<Screened>, permit: Permit, turn: Turn, mut record: OpenRecord) -> Response<Outgoing> {
         let Reply { response, lease, request } = reply;
         record.note(|facts| facts.status = Some(response.status()));
         record.answered();
@@ -304,23 +314,20 @@ impl Gate {
     }
 }
 
-fn is_forwardable(method: &Method) -> bool {
-    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE].contains(method)
+/// The answer as it may be passed on: without what belongs to the upstream alone, and behind a screen if
+/// its caller may not see all of it.
+async fn look_through(reply: Reply<Incoming>, screen: Option<Screen>) -> Result<Reply<Screened>, Failure> {
+    let Reply { response, lease, request } = reply;
+    let response = rewrite::response(response)?;
+    let response = match screen {
+        Some(screen) => Box::pin(screen.place(response)).await?,
+        None => response.map(Screened::plain),
+    };
+    Ok(Reply { response, lease, request })
 }
 
-/// The addresses at which clients look for an authorization server. There is none, and saying so in
-/// JSON, here and without a token, keeps them from sending theirs any further.
-fn discovery(method: &Method, uri: &Uri) -> Option<Answer> {
-    let path = uri.path();
-    let metadata = ["oauth-protected-resource", "oauth-authorization-server", "openid-configuration"];
-    if let Some((_, document)) = path.split_once("/.well-known/")
-        && metadata
-            .iter()
-            .any(|name| document == *name || document.strip_prefix(name).is_some_and(|rest| rest.starts_with('/')))
-    {
-        return Some(answer::no_oauth());
-    }
-    (path == "/register" && *method == Method::POST).then(answer::no_registration)
+fn is_forwardable(method: &Method) -> bool {
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE].contains(method)
 }
 
 /// Answers ourselves and closes the record.
@@ -334,19 +341,6 @@ fn close(answer: Answer, mut record: OpenRecord) -> Response<Outgoing> {
     });
     record.close(Ended::Complete);
     response.map(Outgoing::own)
-}
-
-/// Reads a little of a refused request's body: with unread bytes behind it, the answer could be lost
-/// in a reset. Nothing is read from a client that waits to be told to go on.
-async fn drain(request: &mut Request<Incoming>) {
-    if request.body().is_end_stream() || request.headers().contains_key(EXPECT) {
-        return;
-    }
-    let rest = Limited::new(request.body_mut(), DRAIN_BYTES);
-    let mut rest = std::pin::pin!(rest);
-    let all = async { while let Some(Ok(_)) = rest.frame().await {} };
-    // whether it ended, broke, grew too long or took too long, the answer is the same
-    let _ = tokio::time::timeout(DRAIN_TIME, all).await;
 }
 
 /// The response to what never became a request, with its record; see [`answer::unread`].

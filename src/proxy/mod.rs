@@ -2,29 +2,40 @@
 
 mod answer;
 mod body;
+mod discovery;
 mod forwarded;
 mod gate;
+mod hints;
 mod in_flight;
+mod judgement;
+mod objection;
 mod origin;
 mod rate;
+mod reading;
 mod renewal;
 mod rewrite;
+mod screen;
 mod sessions;
 mod streams;
+mod tap;
 mod upstream;
 
 pub use body::{Inbound, InboundBounds, Outgoing};
+pub use discovery::is_answered_here;
 pub use forwarded::{ForwardedHeader, TrustedProxies};
 pub(crate) use gate::close_unread;
 pub use gate::{Gate, Params, Peer, Shared};
+pub use hints::Hints;
 pub use in_flight::InFlight;
 pub use origin::{AllowedHosts, AllowedOrigins};
 pub(crate) use rate::network;
 pub use rate::{Exceeded, Params as RateParams, Rate, Rates};
+pub use reading::{Cleared, Params as ReadingParams};
 pub use renewal::renew;
 pub use rewrite::Forward;
 pub use sessions::{Params as SessionParams, Sessions};
 pub use streams::{Leash, Streams};
+pub use tap::Params as TapParams;
 pub use upstream::{
     Address, AddressError, Counts as UpstreamCounts, HealthParams, Params as UpstreamParams, Probe, UpstreamTls,
 };

@@ -11,11 +11,12 @@ use http::header::{
 };
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version};
-use hyper::body::Incoming;
 
 use super::answer::{self, Answer};
-use super::body::{Inbound, InboundBounds, Meter};
+use super::body::{Inbound, Meter};
 use super::forwarded::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
+use super::reading::Cleared;
+use super::screen::Screen;
 use super::upstream::{Address, Failure};
 use crate::access::{IdentityHeaders, Permit};
 use crate::audit::RequestId;
@@ -33,10 +34,10 @@ pub(super) struct Rules {
     path_prefix: Box<str>,
     /// [`normalised`]: the names by which an upstream might know a user.
     identity: Vec<Box<str>>,
-    body: InboundBounds,
 }
 
-/// A request that may be sent upstream. Only `Rules::request` makes one, and it takes a [`Permit`].
+/// A request that may be sent upstream. Only `Rules::request` makes one, and it takes a [`Permit`] and a
+/// [`Cleared`] request.
 ///
 /// ```compile_fail
 /// fn forge(request: http::Request<patgate::proxy::Inbound>) -> patgate::proxy::Forward {
@@ -70,12 +71,7 @@ pub(super) struct Hop<'r> {
 }
 
 impl Rules {
-    pub(super) fn new(
-        upstream: &Address,
-        host: Option<&HeaderValue>,
-        identity: &IdentityHeaders,
-        body: InboundBounds,
-    ) -> Self {
+    pub(super) fn new(upstream: &Address, host: Option<&HeaderValue>, identity: &IdentityHeaders) -> Self {
         // whatever the names are set to, an upstream may still believe the usual ones
         let usual = IdentityHeaders::default();
         let mut names: Vec<Box<str>> =
@@ -86,19 +82,18 @@ impl Rules {
             host: host.cloned().unwrap_or_else(|| upstream.host()),
             path_prefix: upstream.path_prefix().into(),
             identity: names,
-            body,
         }
     }
 
-    /// The request as the upstream gets it.
+    /// The request as the upstream gets it, and what its answer has to pass.
     pub(super) fn request(
         &self,
-        request: Request<Incoming>,
+        cleared: Cleared,
         permit: &Permit,
         hop: &Hop<'_>,
-    ) -> Result<Forward, Answer> {
+    ) -> Result<(Forward, Option<Screen>), Answer> {
+        let (request, screen) = cleared.into_parts();
         let (mut head, body) = request.into_parts();
-        let body = Inbound::new(body, self.body);
         let public_host = hop.host.clone().or_else(|| public_host(&head.uri, &head.headers));
 
         if !is_plainly_framed(&head.headers) {
@@ -127,7 +122,7 @@ impl Rules {
         if let Some(ip) = hop.client_ip.and_then(|ip| HeaderValue::try_from(ip.to_string()).ok()) {
             head.headers.insert(X_FORWARDED_FOR, ip);
         }
-        Ok(Forward { request: Request::from_parts(head, body) })
+        Ok((Forward { request: Request::from_parts(head, body) }, screen))
     }
 
     /// The path and query below the upstream's own prefix, in origin form.
@@ -286,15 +281,12 @@ fn climbs(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn rules(upstream: &str) -> Rules {
         let identity =
             IdentityHeaders { user: Some(HeaderName::from_static("remote_user")), ..IdentityHeaders::default() };
-        let body = InboundBounds { size: 1024, pause: Duration::from_secs(1) };
-        Rules::new(&upstream.parse().unwrap(), None, &identity, body)
+        Rules::new(&upstream.parse().unwrap(), None, &identity)
     }
 
     #[test]

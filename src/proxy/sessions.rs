@@ -72,7 +72,13 @@ pub(super) fn named(headers: &HeaderMap, uri: &Uri) -> Named {
     in_headers(headers).chain(in_query).collect()
 }
 
-fn in_headers(headers: &HeaderMap) -> impl Iterator<Item = SessionKey> {
+/// Whether a request names its session in the query, as the older transport does.
+pub(super) fn in_query(uri: &Uri) -> bool {
+    let query = uri.query().unwrap_or_default();
+    form_urlencoded::parse(query.as_bytes()).any(|(name, _)| is_session_name(&name))
+}
+
+pub(super) fn in_headers(headers: &HeaderMap) -> impl Iterator<Item = SessionKey> {
     headers.get_all(MCP_SESSION_ID).iter().map(|value| key(value.as_bytes()))
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::digest::TokenHash;
+use super::rules::NameRules;
 use crate::document::{Problem, Problems};
 
 /// What logs, listings and revocation call a token: never secret, safe in a header and a file name.
@@ -90,6 +91,8 @@ pub struct TokenRecord {
     pub name: Option<Box<str>>,
     /// What it may do at most; `None` is all that its user may.
     pub scopes: Option<Vec<Scope>>,
+    /// The tools that it may call, within what its scopes allow; `None` narrows nothing.
+    pub tools: Option<NameRules>,
     /// When it was made.
     pub created_at: Option<Timestamp>,
     /// From when on it is good.

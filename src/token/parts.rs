@@ -98,6 +98,8 @@ fn plain(text: &str) -> Option<TokenRecord> {
         prefix,
         name,
         scopes,
+        // rare, and read as TOML
+        tools: None,
         created_at,
         not_before,
         expires_at,

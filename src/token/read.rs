@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::digest::{BuildDigestHasher, TokenDigest, TokenHash};
 use super::list::{Role, Scope, Status, TokenId, TokenList, TokenRecord, User};
+use super::rules::NameRules;
 use super::{parts, value};
 use crate::document::{Document, Problems, Table};
 
@@ -121,6 +122,7 @@ fn read_token(table: &Table<'_>) -> Option<TokenRecord> {
         prefix: table.parsed("prefix", value::token_prefix).map(Into::into),
         name: text(table, "name"),
         scopes: scopes(table),
+        tools: NameRules::read(table, "tools"),
         created_at: table.timestamp("created_at"),
         not_before: table.timestamp("not_before"),
         expires_at: table.timestamp("expires_at"),

@@ -7,10 +7,11 @@ use patgate::config::{Config, Overrides};
 use crate::harness::Folder;
 
 const EXAMPLE: &str = include_str!("../../config/patgate.toml");
-const SOURCES: [&str; 4] = [
+const SOURCES: [&str; 5] = [
     include_str!("../../src/config/file.rs"),
     include_str!("../../src/config/audit.rs"),
     include_str!("../../src/config/bounds.rs"),
+    include_str!("../../src/config/policy.rs"),
     include_str!("../../src/config/tls.rs"),
 ];
 const ORIGIN: &str = include_str!("../../src/config/origin.rs");
@@ -91,7 +92,8 @@ fn the_example_names_every_key_that_is_read() {
 fn collect(table: &toml::Table, name: &str, keys: &mut BTreeSet<String>) {
     for (key, value) in table {
         match value.as_table() {
-            Some(inner) => collect(inner, &format!("{key}."), keys),
+            // a scope is a name that the operator gives
+            Some(inner) => collect(inner, &if key.contains(':') { name.to_owned() } else { format!("{key}.") }, keys),
             None => {
                 keys.insert(format!("{name}{key}"));
             }
@@ -167,7 +169,8 @@ fn keys_of_the_source() -> BTreeSet<String> {
         }
         for (before, after) in line.match_indices("(\"").map(|(at, _)| line.split_at(at)) {
             let literal = after[2..].split('"').next().unwrap_or_default();
-            if literal.is_empty() || !literal.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
+            let is_key = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+            if !literal.starts_with(|first: char| first.is_ascii_lowercase()) || !literal.bytes().all(is_key) {
                 continue;
             }
             if before.ends_with("table") {

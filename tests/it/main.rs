@@ -35,6 +35,7 @@ mod lifecycle;
 mod manual;
 mod metrics;
 mod peers;
+mod policy;
 mod rates;
 mod reload;
 mod revocation;

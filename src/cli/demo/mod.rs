@@ -88,6 +88,7 @@ fn list(minted: &Minted, expires_at: Timestamp) -> Result<TokenList, Exit> {
         prefix: None,
         user: "alice".into(),
         name: Some("demo".into()),
+        tools: None,
         scopes: None,
         created_at: Some(Timestamp::now()),
         not_before: None,

@@ -6,7 +6,7 @@ use super::record::{NewRecord, beginning, check_holder, end_of_life, print_once}
 use crate::cli::store::{Common, this_second};
 use crate::cli::{Exit, print, words};
 use crate::source::Section;
-use crate::token::{Lifetime, Scope, plain_text, user_id};
+use crate::token::{Lifetime, NameRules, Pattern, Scope, plain_text, user_id};
 
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Create {
@@ -23,6 +23,13 @@ pub(in crate::cli) struct Create {
     /// What it may do at most; may be given several times [default: all that the user may]
     #[arg(long = "scope", value_name = "SCOPE", value_parser = Scope::parse)]
     scopes: Vec<Scope>,
+    /// A tool that it may call, or a pattern such as "get_*"; may be given several times [default: all
+    /// that its scopes allow]
+    #[arg(long = "tool", value_name = "PATTERN", value_parser = Pattern::parse)]
+    tools: Vec<Pattern>,
+    /// A tool, or a pattern of tools, that it may not call whatever else allows it
+    #[arg(long = "deny-tool", value_name = "PATTERN", value_parser = Pattern::parse)]
+    denied_tools: Vec<Pattern>,
     #[command(flatten)]
     common: Common,
 }
@@ -32,6 +39,10 @@ impl Create {
         let store = self.common.open()?;
         let now = this_second();
         let expires_at = end_of_life(self.expires, &store.policy, now)?;
+        let tools = NameRules {
+            allow: (!self.tools.is_empty()).then(|| self.tools.clone().into()),
+            deny: self.denied_tools.clone().into(),
+        };
         let minted = store.policy.prefix.mint().map_err(Exit::no_random_numbers)?;
         let ((), after) = store.edit(|before, draft| {
             check_holder(before, &self.user)?;
@@ -42,6 +53,7 @@ impl Create {
                 user: &self.user,
                 name: Some(&self.name),
                 scopes: (!self.scopes.is_empty()).then(|| self.scopes.iter().map(Scope::as_str).collect()),
+                tools: Some(&tools).filter(|tools| **tools != NameRules::default()),
                 created_at: now,
                 expires_at,
             };

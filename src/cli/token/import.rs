@@ -75,6 +75,7 @@ impl Import {
                 user: &self.user,
                 name: Some(&self.name),
                 scopes: (!self.scopes.is_empty()).then(|| self.scopes.iter().map(Scope::as_str).collect()),
+                tools: None,
                 created_at: now,
                 expires_at,
             };

@@ -9,7 +9,7 @@ use crate::cli::facts::Facts;
 use crate::cli::store::Snapshot;
 use crate::cli::{Exit, print, words};
 use crate::source::{Fields, moment};
-use crate::token::{Lifetime, Minted, PREFIX_LENGTH, Status, Token, TokenId};
+use crate::token::{Lifetime, Minted, NameRules, PREFIX_LENGTH, Pattern, Status, Token, TokenId};
 
 /// How long a token lives if nobody says otherwise and the policy allows it.
 const DEFAULT_LIFETIME: SignedDuration = SignedDuration::from_hours(90 * 24);
@@ -24,6 +24,7 @@ pub(super) struct NewRecord<'r> {
     pub(super) user: &'r str,
     pub(super) name: Option<&'r str>,
     pub(super) scopes: Option<Vec<&'r str>>,
+    pub(super) tools: Option<&'r NameRules>,
     pub(super) created_at: Timestamp,
     pub(super) expires_at: Option<Timestamp>,
 }
@@ -39,10 +40,24 @@ impl NewRecord<'_> {
             ("user", Some(text(self.user))),
             ("name", self.name.map(text)),
             ("scopes", self.scopes.map(list)),
+            ("tools", self.tools.map(rules)),
             ("created_at", Some(moment(self.created_at))),
             ("expires_at", self.expires_at.map(moment)),
         ];
         fields.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+    }
+}
+
+/// Rules as the file has them: what is allowed alone, or a table.
+fn rules(rules: &NameRules) -> Value {
+    let list =
+        |patterns: &[Pattern]| Value::Array(patterns.iter().map(|it| Value::String(it.as_str().into())).collect());
+    match (&rules.allow, &*rules.deny) {
+        (Some(allow), []) => list(allow),
+        (allow, deny) => {
+            let allow = allow.as_ref().map(|allow| ("allow".to_owned(), list(allow)));
+            Value::Table(allow.into_iter().chain([("deny".to_owned(), list(deny))]).collect())
+        }
     }
 }
 

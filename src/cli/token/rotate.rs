@@ -67,6 +67,7 @@ impl Rotate {
             user: old.user,
             name: old.name,
             scopes: old.scopes.clone(),
+            tools: old.tools,
             created_at: now,
             expires_at: self.end_of_successor(old, store, now)?,
         };

@@ -9,6 +9,7 @@ use crate::cli::print::Cell;
 use crate::cli::store::{Common, Snapshot};
 use crate::cli::user::UserFacts;
 use crate::cli::{Exit, print, words};
+use crate::token::{NameRules, Pattern};
 
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Show {
@@ -58,6 +59,7 @@ impl Whole<'_> {
                 Some(token.scopes.as_deref().and_then(list).unwrap_or_else(|| "all that the user may".to_owned())),
             ),
             ("may now", list(&token.effective_scopes)),
+            ("tools", token.tools.map(tools)),
             ("created", at(token.created_at)),
             ("not before", at(token.not_before)),
             ("expires", at(token.expires_at).or_else(|| text(Some("never")))),
@@ -75,4 +77,15 @@ impl Whole<'_> {
         let known = rows.into_iter().filter_map(|(key, value)| Some((key, value?)));
         known.map(|(key, value)| vec![Cell::head(key), value.into()]).collect()
     }
+}
+
+/// Rules in words: "get_* echo, not get_secret".
+fn tools(rules: &NameRules) -> String {
+    let list = |patterns: &[Pattern]| patterns.iter().map(Pattern::as_str).collect::<Vec<_>>().join(" ");
+    let allowed = match rules.allow.as_deref() {
+        None => "all that its scopes allow".to_owned(),
+        Some([]) => "none".to_owned(),
+        Some(allow) => list(allow),
+    };
+    if rules.deny.is_empty() { allowed } else { format!("{allowed}, not {}", list(&rules.deny)) }
 }

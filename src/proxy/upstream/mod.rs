@@ -80,8 +80,8 @@ pub(super) enum Failure {
 
 /// An answer and the connection that it comes through.
 #[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) response: Response<Incoming>,
+pub(super) struct Reply<B> {
+    pub(super) response: Response<B>,
     pub(super) lease: Lease,
     pub(super) request: Arc<Meter>,
 }
@@ -97,7 +97,7 @@ pub(super) struct Upstream {
 
 /// What became of a request on one connection.
 enum Sent {
-    Answered(Reply),
+    Answered(Reply<Incoming>),
     /// The connection was closed already and took nothing.
     NotTaken(Request<Inbound>),
 }
@@ -113,14 +113,14 @@ impl Upstream {
     }
 
     /// Sends a request and waits for the head of its answer. Dropping the future closes the connection.
-    pub(super) async fn send(&self, forward: Forward) -> Result<Reply, Failure> {
+    pub(super) async fn send(&self, forward: Forward) -> Result<Reply<Incoming>, Failure> {
         let since = Instant::now();
         let reply = self.deliver(forward).await?;
         self.counts.answered.observe(since.elapsed());
         Ok(reply)
     }
 
-    async fn deliver(&self, forward: Forward) -> Result<Reply, Failure> {
+    async fn deliver(&self, forward: Forward) -> Result<Reply<Incoming>, Failure> {
         let mut request = forward.into_request();
         while let Some(connection) = self.pool.take() {
             match self.exchange(connection, request).await? {

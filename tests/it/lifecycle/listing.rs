@@ -34,6 +34,7 @@ fn list_says_how_every_token_stands() {
             "revoked_reason",
             "scopes",
             "status",
+            "tools",
             "user"
         ]
     );

@@ -1,0 +1,194 @@
+//! What a request asks for, read from its body. Where a right depends on it, the body is read before any of
+//! it moves on, and judged; the very same bytes follow then. Where none does, a copy is read as it passes,
+//! for the record alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{ACCEPT_ENCODING, EXPECT, IF_RANGE, RANGE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Request};
+use http_body::Body as _;
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+
+use super::answer::{self, Answer};
+use super::body::{Inbound, InboundBounds, is_malformed};
+use super::hints::Hints;
+use super::judgement::{self, Asked, Case};
+use super::objection::Objection;
+use super::screen::Screen;
+use super::tap::{self, Tap};
+use super::upstream::Failure;
+use crate::access::{Calls, Mode, Permit};
+use crate::audit::{McpFacts, OpenRecord};
+
+/// What is read of the body of a refused request, so that its sender gets to read the answer.
+const DRAIN_BYTES: usize = 64 * 1024;
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+
+/// The settings of reading.
+#[derive(Clone, Debug)]
+pub struct Params {
+    /// The largest body that is read before it moves on, in bytes.
+    pub inspect: usize,
+    /// The largest answer that is held back to take something out of it, in bytes.
+    pub inspect_answer: usize,
+    /// How long a single answer may take to come to its end where it has to be read whole.
+    pub answer_timeout: Duration,
+    /// What the record has of a body.
+    pub tap: tap::Params,
+}
+
+/// What reads the bodies of one worker's requests.
+#[derive(Debug)]
+pub(super) struct Reading {
+    params: Arc<Params>,
+    bounds: InboundBounds,
+    hints: Hints,
+}
+
+/// A request whose body may move on: it was read and judged if a right of its caller depends on it.
+/// Only [`Reading::clear`] makes one.
+///
+/// ```compile_fail
+/// fn forge(request: http::Request<patgate::proxy::Inbound>) -> patgate::proxy::Cleared {
+///     patgate::proxy::Cleared { request, screen: None }
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Cleared {
+    request: Request<Inbound>,
+    screen: Option<Screen>,
+}
+
+impl Cleared {
+    /// The request, and what its answer has to pass.
+    pub(super) fn into_parts(self) -> (Request<Inbound>, Option<Screen>) {
+        (self.request, self.screen)
+    }
+}
+
+/// A body that was read in advance.
+enum Gathered {
+    Whole(Bytes),
+    /// There is more than may be read.
+    Begun(Bytes),
+}
+
+impl Reading {
+    pub(super) fn new(params: &Params, hints: &Hints, bounds: InboundBounds) -> Self {
+        Self { params: Arc::new(params.clone()), bounds, hints: hints.clone() }
+    }
+
+    /// Reads what has to be read before a request moves on. The error is what to answer instead, if
+    /// there is anybody left to hear it.
+    pub(super) async fn clear(
+        &self,
+        request: Request<Incoming>,
+        permit: &Permit,
+        record: &mut OpenRecord,
+    ) -> Result<Cleared, Option<Answer>> {
+        let (mut head, body) = request.into_parts();
+        let claimed = McpFacts::of_headers(&head.headers);
+        record.note(|facts| facts.mcp = claimed.clone().map(Box::new));
+        let (body, screen) = match permit.grant().calls() {
+            // apart, for most requests have no need of the room that it takes
+            Some(calls) => Box::pin(self.judge(&mut head, body, permit, calls, record)).await?,
+            None => {
+                let tap = Tap::new(&head, &self.params, claimed);
+                (Inbound::new(None, Some(body), self.bounds, tap), None)
+            }
+        };
+        Ok(Cleared { request: Request::from_parts(head, body), screen })
+    }
+
+    /// Reads the whole body and judges it before any of it moves on.
+    async fn judge(
+        &self,
+        head: &mut Parts,
+        mut body: Incoming,
+        permit: &Permit,
+        calls: Calls<'_>,
+        record: &mut OpenRecord,
+    ) -> Result<(Inbound, Option<Screen>), Option<Answer>> {
+        let enforced = calls.policy().mode == Mode::Enforce;
+        let narrowing = judgement::narrowing(&mut head.headers)?;
+        let case =
+            Case { head, calls, narrowing: &narrowing, hints: &self.hints, arguments: &self.params.tap.arguments };
+        let gathered = self.gather(&mut body, record).await?;
+        let verdict = match &gathered {
+            Gathered::Begun(_) => Err(Objection::too_large()),
+            // no body, no call
+            Gathered::Whole(bytes) if bytes.is_empty() => Ok(Asked::Stream),
+            Gathered::Whole(bytes) => case.judge(bytes, record),
+        };
+        let asked = match verdict {
+            Ok(asked) => asked,
+            Err(objection) if enforced => {
+                drain(&mut body, &head.headers).await;
+                return Err(Some(objection.refuse(record)));
+            }
+            Err(objection) => {
+                objection.report(record);
+                Asked::Stream
+            }
+        };
+        let inbound = match gathered {
+            Gathered::Whole(bytes) => Inbound::new(Some(bytes), None, self.bounds, None),
+            Gathered::Begun(bytes) => Inbound::new(Some(bytes), Some(body), self.bounds, None),
+        };
+        let sees_all = calls.sees_all() && narrowing.is_none();
+        let screen = (asked == Asked::List || !sees_all)
+            .then(|| Screen::new(permit.clone(), narrowing, self.hints.clone(), asked, enforced, &self.params));
+        if screen.is_some() {
+            // a part of a list, or one that is compressed, could not be read on its way back
+            head.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+            head.headers.remove(RANGE);
+            head.headers.remove(IF_RANGE);
+        }
+        Ok((inbound, screen))
+    }
+
+    /// Takes in a body, as much of it as may be read.
+    async fn gather(&self, body: &mut Incoming, record: &mut OpenRecord) -> Result<Gathered, Option<Answer>> {
+        let limit = self.params.inspect;
+        if body.size_hint().lower() > limit as u64 {
+            return Ok(Gathered::Begun(Bytes::new()));
+        }
+        let (mut first, mut all, mut read) = (Bytes::new(), BytesMut::new(), 0);
+        while !body.is_end_stream() && read <= limit {
+            let Ok(frame) = tokio::time::timeout(self.bounds.pause, body.frame()).await else {
+                return Err(Some(answer::failed(&Failure::BodyStalled)));
+            };
+            let Some(frame) = frame else { break };
+            let frame = frame.map_err(|error| is_malformed(&error).then(|| answer::failed(&Failure::BodyBroken)))?;
+            let Ok(data) = frame.into_data() else { continue };
+            read += data.len();
+            record.note(|facts| facts.bytes_in = read as u64);
+            // mostly there is one piece, and it need not be copied
+            if first.is_empty() && all.is_empty() {
+                first = data;
+            } else {
+                all.extend_from_slice(&std::mem::take(&mut first));
+                all.extend_from_slice(&data);
+            }
+        }
+        let bytes = if all.is_empty() { first } else { all.freeze() };
+        Ok(if read > limit { Gathered::Begun(bytes) } else { Gathered::Whole(bytes) })
+    }
+}
+
+/// Reads a little of a refused request's body: with unread bytes behind it, the answer could be lost
+/// in a reset. Nothing is read from a client that waits to be told to go on.
+pub(super) async fn drain(body: &mut Incoming, headers: &HeaderMap) {
+    if body.is_end_stream() || headers.contains_key(EXPECT) {
+        return;
+    }
+    let rest = Limited::new(body, DRAIN_BYTES);
+    let mut rest = std::pin::pin!(rest);
+    let all = async { while let Some(Ok(_)) = rest.frame().await {} };
+    // whether it ended, broke, grew too long or took too long, the answer is the same
+    let _ = tokio::time::timeout(DRAIN_TIME, all).await;
+}

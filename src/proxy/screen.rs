@@ -1,0 +1,308 @@
+//! What an answer has to pass on its way back: lists lose what their caller may not use, event by event
+//! in a stream. What cannot be read although it may be a list is not passed on.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, LAST_MODIFIED};
+use http::{HeaderValue, Response};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+
+use super::hints::Hints;
+use super::judgement::Asked;
+use super::reading;
+use super::tap::is_json;
+use super::upstream::Failure;
+use crate::access::{Narrowing, Permit};
+use crate::mcp::sse::{self, Events};
+use crate::mcp::{Call, Item, Lists};
+
+/// How one caller's answers are looked through.
+#[derive(Debug)]
+pub(super) struct Screen {
+    permit: Permit,
+    narrowing: Narrowing,
+    hints: Hints,
+    asked: Asked,
+    /// Whether anything is changed; otherwise hints are learned, and that is all.
+    edits: bool,
+    params: Arc<reading::Params>,
+}
+
+/// Why an answer is not passed on.
+const UNREADABLE: &str = "a list in the upstream's answer cannot be read, so nothing can be taken out of it";
+const TOO_LARGE: &str = "a list in the upstream's answer is larger than limits.inspect_answer";
+const CODED: &str = "the upstream compressed an answer that has to be read, although it was asked not to";
+
+impl Screen {
+    pub(super) fn new(
+        permit: Permit,
+        narrowing: Narrowing,
+        hints: Hints,
+        asked: Asked,
+        edits: bool,
+        params: &Arc<reading::Params>,
+    ) -> Self {
+        Self { permit, narrowing, hints, asked, edits, params: Arc::clone(params) }
+    }
+
+    /// Puts the answer behind the screen. A single answer is read whole, so that it has its right length;
+    /// a stream is read as it comes.
+    pub(super) async fn place(self, response: Response<Incoming>) -> Result<Response<Screened>, Failure> {
+        let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+        let is_stream =
+            content_type.trim_start().get(..17).is_some_and(|start| start.eq_ignore_ascii_case("text/event-stream"));
+        let is_single = is_json(content_type) && self.asked != Asked::Stream;
+        if response.body().is_end_stream() || !(is_stream || is_single) {
+            let other = self.asked == Asked::List && self.edits && response.status().is_success();
+            if other && !response.body().is_end_stream() {
+                return Err(Failure::Invalid(UNREADABLE));
+            }
+            return Ok(response.map(Screened::plain));
+        }
+        let is_coded = |value: &HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"identity");
+        if response.headers().get_all(CONTENT_ENCODING).iter().any(is_coded) {
+            return if self.edits { Err(Failure::Invalid(CODED)) } else { Ok(response.map(Screened::plain)) };
+        }
+        let (mut head, body) = response.into_parts();
+        let body = if is_stream {
+            Screened(Kind::Events(Box::new(Stream::new(body, self))))
+        } else {
+            let limit = self.params.answer_timeout;
+            let read = tokio::time::timeout(limit, self.read(body)).await;
+            read.map_err(|_| Failure::Timeout("to end its answer"))??
+        };
+        // they were true of other bytes
+        for name in [CONTENT_LENGTH, ETAG, LAST_MODIFIED].into_iter().chain(DIGESTS) {
+            head.headers.remove(name);
+        }
+        Ok(Response::from_parts(head, body))
+    }
+
+    /// Reads a single answer.
+    async fn read(self, mut body: Incoming) -> Result<Screened, Failure> {
+        let mut text = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(Failure::Broken)?.into_data() else { continue };
+            text.extend_from_slice(&data);
+            if text.len() > self.params.inspect_answer {
+                self.check_begun(&text).map_err(Failure::Invalid)?;
+                return Ok(Screened(Kind::Begun(Some(text.freeze()), body)));
+            }
+        }
+        let text = text.freeze();
+        if text.is_empty() {
+            return Ok(Screened(Kind::Whole(None)));
+        }
+        let changed = self.filtered(&text).map_err(Failure::Invalid)?;
+        let text = changed.map_or(text, Bytes::from);
+        Ok(Screened(Kind::Whole(Some(text))))
+    }
+
+    /// The text of a message without what its reader may not use; `None` if it stays as it is.
+    fn filtered(&self, text: &[u8]) -> Result<Option<String>, &'static str> {
+        let edited = str::from_utf8(text).ok().and_then(|text| self.lists().filter(text).ok());
+        match edited {
+            Some(edited) => Ok(edited.filter(|_| self.edits)),
+            None if self.edits => Err(UNREADABLE),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether the beginning of something too large to be held back may pass.
+    fn check_begun(&self, text: &[u8]) -> Result<(), &'static str> {
+        if !self.edits {
+            return Ok(());
+        }
+        let valid = text.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+        let mut lists = self.lists();
+        // it is cut, so it cannot be read to its end
+        let _ = lists.filter(valid);
+        if self.asked == Asked::List || lists.found() { Err(TOO_LARGE) } else { Ok(()) }
+    }
+
+    fn lists(&self) -> Lists<impl FnMut(&Item<'_>) -> bool> {
+        let calls = self.permit.grant().calls();
+        Lists::new(move |item: &Item<'_>| {
+            let (call, read_only) = match item {
+                Item::Tool { name, read_only } => {
+                    self.hints.learn(name, *read_only);
+                    (Call::Tool(name), *read_only)
+                }
+                Item::Resource(uri) | Item::Template(uri) => (Call::Resource(uri), false),
+                Item::Prompt(name) => (Call::Prompt(name), false),
+            };
+            calls.is_none_or(|calls| calls.decide(call, &self.narrowing, |_| read_only).is_ok())
+        })
+    }
+
+    /// An event as it may pass.
+    fn pass(&self, event: Bytes) -> Result<Bytes, &'static str> {
+        let Some(data) = sse::data(&event) else {
+            // nothing in it, or nothing that is text
+            return if str::from_utf8(&event).is_ok() || !self.edits { Ok(event) } else { Err(UNREADABLE) };
+        };
+        // an address, as the older transport announces it, or nothing at all
+        if self.asked != Asked::List && !data.trim_start().starts_with(['{', '[']) || data.trim().is_empty() {
+            return Ok(event);
+        }
+        let changed = self.filtered(data.as_bytes())?;
+        Ok(changed.map_or(event.clone(), |changed| sse::with_data(&event, &changed)))
+    }
+}
+
+/// Digests of a body, in the names of several standards.
+const DIGESTS: [HeaderName; 4] = [
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+];
+
+// --- The body behind the screen -------------------------------------------------------------
+
+/// The body of an answer, looked through where that is needed.
+#[derive(Debug)]
+pub(super) struct Screened(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Plain(Incoming),
+    Whole(Option<Bytes>),
+    /// Too large to be held back, and no list.
+    Begun(Option<Bytes>, Incoming),
+    Events(Box<Stream>),
+}
+
+/// An event stream.
+#[derive(Debug)]
+struct Stream {
+    body: Incoming,
+    events: Events,
+    screen: Screen,
+    /// Whether the event that is coming is too large to be held back, and no list.
+    through: bool,
+    /// Why nothing more may pass.
+    blocked: Option<&'static str>,
+}
+
+/// Why an answer ends early.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Broken {
+    /// The upstream broke off.
+    #[error(transparent)]
+    Upstream(hyper::Error),
+    /// It must not be passed on.
+    #[error("{0}")]
+    Screened(&'static str),
+}
+
+impl Screened {
+    /// An answer that needs no look.
+    pub(super) fn plain(body: Incoming) -> Self {
+        Self(Kind::Plain(body))
+    }
+}
+
+impl Stream {
+    fn new(body: Incoming, screen: Screen) -> Self {
+        Self { body, events: Events::default(), screen, through: false, blocked: None }
+    }
+
+    /// All events that are whole, as they may pass.
+    fn ready(&mut self) -> Result<Bytes, &'static str> {
+        if let Some(why) = self.blocked {
+            return Err(why);
+        }
+        let mut out = BytesMut::new();
+        while let Some(event) = self.events.next_event() {
+            let passed = if std::mem::take(&mut self.through) { Ok(event) } else { self.screen.pass(event) };
+            match passed {
+                Ok(event) if out.is_empty() && self.events.waiting() == 0 => return Ok(event),
+                Ok(event) => out.extend_from_slice(&event),
+                // what came before it may still go
+                Err(why) if !out.is_empty() => {
+                    self.blocked = Some(why);
+                    return Ok(out.freeze());
+                }
+                Err(why) => return Err(why),
+            }
+        }
+        if self.through || self.events.waiting() > self.screen.params.inspect_answer {
+            if !self.through {
+                let data = sse::data(self.events.begun());
+                self.screen.check_begun(data.as_deref().unwrap_or_default().as_bytes())?;
+                self.through = true;
+            }
+            out.extend_from_slice(&self.events.rest());
+        }
+        Ok(out.freeze())
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        loop {
+            let out = self.ready().map_err(Broken::Screened);
+            match out {
+                Ok(out) if out.is_empty() => {}
+                out => return Poll::Ready(Some(out)),
+            }
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.events.push(&data);
+                    }
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(Broken::Upstream(error)))),
+                None => {
+                    let rest = self.events.rest();
+                    let rest = if self.through { Ok(rest) } else { self.screen.pass(rest) };
+                    return match rest {
+                        Ok(rest) if rest.is_empty() => Poll::Ready(None),
+                        rest => Poll::Ready(Some(rest.map_err(Broken::Screened))),
+                    };
+                }
+            }
+        }
+    }
+}
+
+impl Body for Screened {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let upstream = |body: &mut Incoming, cx: &mut Context<'_>| {
+            Pin::new(body).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Broken::Upstream)))
+        };
+        match &mut self.0 {
+            Kind::Plain(body) => upstream(body, cx),
+            Kind::Whole(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Kind::Begun(text, body) => match text.take() {
+                Some(text) => Poll::Ready(Some(Ok(Frame::data(text)))),
+                None => upstream(body, cx),
+            },
+            Kind::Events(stream) => stream.poll(cx).map(|data| data.map(|data| data.map(Frame::data))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Plain(body) => body.is_end_stream(),
+            Kind::Whole(text) => text.is_none(),
+            Kind::Begun(text, body) => text.is_none() && body.is_end_stream(),
+            Kind::Events(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Plain(body) => body.size_hint(),
+            Kind::Whole(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Kind::Begun(..) | Kind::Events(_) => SizeHint::default(),
+        }
+    }
+}
