@@ -149,7 +149,7 @@ pub struct Calls<'g> {
 /// The rule that denies a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule<'p> {
-    /// A scope of the token denies it.
+    /// A scope denies it: one of the token, or the one that it would need.
     Denied {
         /// The scope.
         scope: &'p Scope,
@@ -232,12 +232,8 @@ impl<'g> Calls<'g> {
     }
 
     fn check_denials(&self, kind: Kind, name: &Name<'_>) -> Result<(), Rule<'g>> {
-        for (scope, rules) in &self.rights.held {
-            if let Some((index, pattern)) = rules.of(kind).denying(name) {
-                return Err(Rule::Denied { scope, kind: kind.key(), index, pattern: pattern.as_str() });
-            }
-        }
-        Ok(())
+        let mut denying = self.rights.held.iter().filter_map(|(scope, rules)| denied_by(scope, rules, kind, name));
+        denying.next().map_or(Ok(()), Err)
     }
 
     fn check_own(&self, name: &Name<'_>) -> Result<(), Rule<'g>> {
@@ -269,21 +265,29 @@ impl<'g> Calls<'g> {
         {
             return Ok(());
         }
-        match self.scope_that_grants(kind, name) {
-            Some(scope) => Err(Rule::Needs { scope, kind: kind.key() }),
+        match self.scopes_that_grant(kind, name) {
+            Some(rule) => Err(rule),
             None if self.rights.policy.allow_unmentioned => Ok(()),
             None => Err(Rule::Default),
         }
     }
 
-    /// The scope to ask for: of those that grant a name, the one that means it most closely.
-    fn scope_that_grants(&self, kind: Kind, name: &Name<'_>) -> Option<&'g Scope> {
+    /// What a name needs that some scope grants: of those scopes, the one that means it most closely. One
+    /// that grants it by a pattern and denies it by another grants it to nobody.
+    fn scopes_that_grant(&self, kind: Kind, name: &Name<'_>) -> Option<Rule<'g>> {
         let granting = self.rights.policy.scopes.iter().filter_map(|(scope, rules)| {
             let granting = rules.granting(kind, name)?;
-            Some((granting.map_or(0, |(_, pattern)| pattern.as_str().len()), scope))
+            let length = granting.map_or(0, |(_, pattern)| pattern.as_str().len());
+            let rule = denied_by(scope, rules, kind, name).unwrap_or(Rule::Needs { scope, kind: kind.key() });
+            Some((matches!(rule, Rule::Needs { .. }), length, rule))
         });
-        granting.max_by_key(|(length, _)| *length).map(|(_, scope)| scope)
+        granting.max_by_key(|(needs, length, _)| (*needs, *length)).map(|(_, _, rule)| rule)
     }
+}
+
+fn denied_by<'p>(scope: &'p Scope, rules: &'p ScopeRules, kind: Kind, name: &Name<'_>) -> Option<Rule<'p>> {
+    let (index, pattern) = rules.of(kind).denying(name)?;
+    Some(Rule::Denied { scope, kind: kind.key(), index, pattern: pattern.as_str() })
 }
 
 /// What every client needs in order to speak at all, and what follows from a call that was judged. It is
@@ -358,6 +362,7 @@ mod tests {
             (&["read", "write"], Call::Tool("set_a"), "allowed"),
             (&["read", "write"], Call::Tool("get_secret"), "scopes.\"read\".tools.deny[0]=\"get_secret\""),
             (&["write"], Call::Tool("get_secret"), "allowed"),
+            (&[], Call::Tool("get_secret"), "needs scopes.\"write\".tools"),
             (&["unknown"], Call::Tool("get_a"), "needs scopes.\"read\".tools"),
             (&[], Call::Prompt("p"), "policy.default"),
             (&["write"], Call::Resource("file:///a"), "policy.default"),

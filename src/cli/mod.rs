@@ -4,6 +4,7 @@ mod audit;
 mod check;
 mod demo;
 mod diagnostics;
+mod explain;
 mod facts;
 mod manual;
 mod notify;
@@ -41,6 +42,10 @@ enum Command {
     Serve(Settings),
     /// Report every mistake in the configuration and the token file; start nothing
     Check(Settings),
+    /// Tell what the server would decide about a token and a call, and by which rule
+    ///
+    /// Exit code 0: it would be allowed; 1: it would be denied.
+    Explain(explain::Explain),
     /// Make, list, rotate and revoke tokens
     #[command(subcommand)]
     Token(token::Command),
@@ -100,6 +105,7 @@ impl Cli {
             Command::Demo(arguments) => demo::run(&arguments),
             Command::Serve(settings) => serve::run(&settings.into()),
             Command::Check(settings) => check::run(&settings.into()),
+            Command::Explain(explain) => explain.run(),
             Command::Token(command) => token::run(command),
             Command::User(command) => user::run(command),
             Command::Audit(command) => audit::run(command),

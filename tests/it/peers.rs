@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::demo::Demo;
 use crate::harness::{Folder, Origin, PATIENCE, Proxy};
 use crate::installed::peers;
-use crate::rmcp_client::{COUNTDOWN_FROM, COUNTDOWN_INTERVAL, Tour, tour, tour_stateless};
+use crate::rmcp_client::{COUNTDOWN_FROM, COUNTDOWN_INTERVAL, Tour, attempt, tour, tour_stateless};
 
 /// The last revision with sessions, and the first without.
 const SESSIONS: &str = "2025-11-25";
@@ -97,9 +97,14 @@ struct Locked {
 
 impl Locked {
     fn new(upstream: &str) -> Self {
+        Self::under(upstream, "")
+    }
+
+    /// The same, with a policy.
+    fn under(upstream: &str, policy: &str) -> Self {
         let folder = Folder::new();
         let token = folder.token("alice", &["--scope", "mcp:read"]);
-        let proxy = folder.serve(upstream, "");
+        let proxy = folder.serve(upstream, policy);
         Self { proxy, token, _folder: folder }
     }
 
@@ -331,6 +336,83 @@ fn a_wrong_token_is_explained_by_every_client() {
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
+// --- Under a policy -------------------------------------------------------------------------
+
+/// A client sees the tools of its errand and no others, and its user reads why another one cannot be called.
+fn assert_ruled(
+    client: &Client,
+    url: &str,
+    token: &str,
+    errand: &Errand,
+    denied: (&'static str, &'static str),
+    why: &str,
+) {
+    let report = client.run(url, token, errand).unwrap_or_else(|report| panic!("{client:?}: {report}"));
+    let mut tools: Vec<_> = report["tools"].as_array().unwrap().iter().map(|tool| tool.as_str().unwrap()).collect();
+    tools.sort_unstable();
+    let mut expected = [errand.tool.0, errand.slow_tool.0];
+    expected.sort_unstable();
+    assert_eq!(tools, expected, "{client:?}");
+    let report = client.run(url, token, &Errand { tool: denied, ..*errand }).expect_err("it was called");
+    let message = report["error"]["message"].as_str().unwrap();
+    assert!(message.contains(why), "{client:?}: {report}");
+}
+
+#[test]
+fn every_client_sees_what_it_may_use_and_reads_why_not_more() {
+    let policy = |errand: &Errand| {
+        format!("[scopes.\"mcp:read\"]\ntools = [\"{}\", \"{}\"]\n", errand.tool.0, errand.slow_tool.0)
+    };
+    let server = Server::everything("streamableHttp");
+    let locked = Locked::under(&server.url, &policy(&AT_EVERYTHING));
+    let url = locked.proxy.url("/mcp");
+    for client in [TS_V1, TS_V2, PYTHON] {
+        let why = "Unknown tool: get-env: it does not exist, or this token may not use it";
+        assert_ruled(&client, &url, &locked.token, &AT_EVERYTHING, ("get-env", "{}"), why);
+    }
+
+    let server = Server::python();
+    let locked = Locked::under(&server.url, &policy(&AT_PYTHON));
+    let url = locked.proxy.url("/mcp");
+    let denied = ("echo", r#"{"text":"x"}"#);
+    for client in [TS_V1, TS_V2, TS_V2_STATELESS, TS_V2_AUTO, PYTHON, PYTHON_STATELESS] {
+        assert_ruled(&client, &url, &locked.token, &AT_PYTHON, denied, "Unknown tool: echo: it does not exist, or");
+    }
+    let refused = block_on(attempt(&url, &locked.token, "echo")).expect_err("it was called");
+    assert!(refused.contains("Unknown tool: echo"), "{refused}");
+
+    let named = format!(
+        "[policy]\ndenied = \"insufficient_scope\"\n{}[scopes.\"mcp:all\"]\ntools = [\"*\"]\n",
+        policy(&AT_PYTHON)
+    );
+    let locked = Locked::under(&server.url, &named);
+    let url = locked.proxy.url("/mcp");
+    for client in [TS_V1, TS_V2, TS_V2_STATELESS, PYTHON, PYTHON_STATELESS] {
+        assert_ruled(&client, &url, &locked.token, &AT_PYTHON, denied, "it needs the scope mcp:all");
+    }
+}
+
+#[test]
+fn a_list_of_the_older_transport_has_only_what_may_be_used() {
+    let server = Server::everything("sse");
+    let policy = "[scopes.\"mcp:read\"]\ntools = [\"echo\", \"trigger-long-running-operation\"]\n";
+    let locked = Locked::under(&server.url, policy);
+    let url = locked.proxy.url("/sse");
+    for client in [TS_V1_SSE, TS_V2_SSE, PYTHON_SSE] {
+        let report =
+            client.run(&url, &locked.token, &AT_EVERYTHING).unwrap_or_else(|report| panic!("{client:?}: {report}"));
+        assert_eq!(report["tools"].as_array().unwrap().len(), 2, "{client:?}: {report}");
+    }
+    assert_ruled(
+        &TS_V1_SSE,
+        &url,
+        &locked.token,
+        &AT_EVERYTHING,
+        ("get-env", "{}"),
+        "this token may not use the tool get-env",
+    );
 }
 
 // --- Conformance ----------------------------------------------------------------------------

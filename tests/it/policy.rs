@@ -580,3 +580,44 @@ fn arguments_are_recorded_only_where_that_is_asked_for() {
     assert_eq!(record["mcp_arguments"], r#"{"password":"***","b":"0123456…"#, "{record}");
     assert_eq!(record["mcp_arguments_sha256"].as_str().unwrap().len(), 64);
 }
+
+// --- Explained ------------------------------------------------------------------------------
+
+#[test]
+fn one_decision_is_explained_with_its_rule() {
+    let folder = Folder::new();
+    folder.token("alice", &["--scope", "mcp:read"]);
+    let id = folder.read("tokens.toml").split("id = \"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    folder.configure("http://127.0.0.1:3000", POLICY);
+    let explain = |more: &[&str]| {
+        let output =
+            folder.run(&[&["explain", "--token-id", &id, "--config", "patgate.toml", "--json"], more].concat());
+        let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        (output.status.code().unwrap(), told["reason"].clone(), told["rule"].clone())
+    };
+    for (more, code, reason, rule) in [
+        (&[][..], 0, "ok", Value::Null),
+        (&["--tool", "echo"], 0, "ok", Value::Null),
+        (&["--tool", "drop_a"], 1, "insufficient_scope", r#"scopes."mcp:write".tools.deny[0]="drop_*""#.into()),
+        (&["--tool", "set"], 1, "insufficient_scope", "needs scopes.\"mcp:write\".tools".into()),
+        (&["--resource", "file:///docs/a"], 0, "ok", Value::Null),
+        (
+            &["--resource", "file:///x", "--method", "resources/subscribe"],
+            1,
+            "insufficient_scope",
+            "needs scopes.\"mcp:write\".resources".into(),
+        ),
+        (&["--method", "initialize"], 0, "ok", Value::Null),
+        (&["--method", "x/y"], 1, "insufficient_scope", "policy.default".into()),
+        (&["--path", "/.well-known/oauth-protected-resource"], 1, "discovery", Value::Null),
+    ] {
+        assert_eq!(explain(more), (code, reason.into(), rule), "{more:?}");
+    }
+    assert_eq!(explain(&["--method", "tools/call"]).0, 2);
+    assert_eq!(explain(&["--tool", "a", "--prompt", "b"]).0, 2);
+    let text = folder.run(&["explain", "--token-id", &id, "--config", "patgate.toml", "--tool", "set"]);
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.starts_with("denied: token ") && text.contains("the scope mcp:write would"), "{text}");
+    folder.run(&["token", "revoke", &id]);
+    assert_eq!(explain(&["--tool", "echo"]), (1, "revoked".into(), Value::Null));
+}

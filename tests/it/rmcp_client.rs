@@ -40,6 +40,19 @@ pub async fn tour_stateless(url: &str, token: Option<&str>) -> Result<Tour, Stri
     walk(url, token, lifecycle).await
 }
 
+/// One call, in the session way.
+pub async fn attempt(url: &str, token: &str, tool: &'static str) -> Result<String, String> {
+    let mut config = StreamableHttpClientTransportConfig::with_uri(url);
+    config.auth_header = Some(token.to_owned());
+    let transport = StreamableHttpClientTransport::from_config(config);
+    let watcher = ProgressWatcher::default();
+    let client = watcher.serve_with_lifecycle(transport, ClientLifecycleMode::Initialize).await;
+    let client = client.map_err(|error| refusal(&error))?;
+    let told = call(&client, tool, json!({})).await;
+    client.cancel().await.map_err(|error| error.to_string())?;
+    told
+}
+
 async fn walk(url: &str, token: Option<&str>, lifecycle: ClientLifecycleMode) -> Result<Tour, String> {
     let mut config = StreamableHttpClientTransportConfig::with_uri(url);
     config.auth_header = token.map(str::to_owned);

@@ -14,6 +14,8 @@ mod verify;
 
 use clap::Subcommand;
 
+pub(super) use verify::explanation;
+
 use super::Exit;
 
 /// What can be done with tokens.

@@ -80,7 +80,8 @@ fn find_out(question: &Question, token: &Token) -> Finding {
     }
 }
 
-fn explanation(reason: Reason, facts: Option<&Facts<'_>>, snapshot: &Snapshot<'_>) -> String {
+/// Why, in a sentence.
+pub(in crate::cli) fn explanation(reason: Reason, facts: Option<&Facts<'_>>, snapshot: &Snapshot<'_>) -> String {
     let now = snapshot.now;
     let ago = |at: Option<jiff::Timestamp>| at.map_or_else(String::new, |at| format!(" {}", words::relative(at, now)));
     let user = facts.map_or("its user", |facts| facts.user);
