@@ -75,15 +75,13 @@ impl House {
     }
 
     fn await_start(&self) {
+        let token = String::from_utf8_lossy(TOKEN);
+        let honest = format!("GET / HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token}\r\n\r\n");
         let deadline = Instant::now() + Duration::from_secs(20);
-        while connect(&self.socket).is_none() {
-            assert!(Instant::now() < deadline, "the service does not start");
+        while connect(&self.socket).is_none() || self.talk(honest.as_bytes()) + self.settle() == 0 {
+            assert!(Instant::now() < deadline, "the service does not let an honest request through");
             thread::sleep(Duration::from_millis(5));
         }
-        let honest =
-            format!("GET / HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {}\r\n\r\n", String::from_utf8_lossy(TOKEN));
-        self.talk(honest.as_bytes());
-        assert!(self.settle() > 0, "an honest request did not come through");
     }
 
     /// Sends the bytes and reads what comes, until it ends or nothing more comes. Returns how many requests
