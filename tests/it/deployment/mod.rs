@@ -4,6 +4,7 @@
 mod image;
 mod kubernetes;
 mod services;
+mod watch;
 
 use std::io::Write;
 use std::process::{Command, Stdio};
