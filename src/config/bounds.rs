@@ -35,6 +35,7 @@ pub(super) struct Timeouts {
     pub(super) upstream_connect: Duration,
     pub(super) upstream_head: Duration,
     pub(super) upstream_idle: Duration,
+    pub(super) answer_idle: Option<Duration>,
     pub(super) session_idle: Duration,
     pub(super) drain: Duration,
 }
@@ -84,6 +85,7 @@ impl Timeouts {
             upstream_connect: seconds("upstream_connect", 5),
             upstream_head: seconds("upstream_head", 300),
             upstream_idle: seconds("upstream_idle", 4),
+            answer_idle: table.and_then(|table| table.parsed("answer_idle", duration_or_off)).flatten(),
             session_idle: seconds("session_idle", 24 * 60 * 60),
             drain: seconds("drain", 30),
         };
@@ -140,6 +142,10 @@ fn number_or_off(table: &Table<'_>, key: &'static str, default: u32) -> Option<u
         table.problem(key, format!("`{text}` is no number from 1 to 1000000: write one, or \"off\""));
     }
     number
+}
+
+fn duration_or_off(text: &str) -> Result<Option<Duration>, String> {
+    if text == "off" { Ok(None) } else { duration(text).map(Some) }
 }
 
 /// A size of `least` bytes or more.

@@ -117,6 +117,7 @@ impl Reader<'_> {
                     tls: upstream_tls,
                     connect_timeout: timeouts.upstream_connect,
                     head_timeout: timeouts.upstream_head,
+                    answer_idle: timeouts.answer_idle,
                     idle_timeout: timeouts.upstream_idle,
                     max_head: limits.upstream_head,
                     max_headers: limits.upstream_headers,

@@ -1,6 +1,7 @@
 //! The bodies that pass through: counted, bounded, and true about how they ended.
 
 use std::error::Error;
+use std::fmt::Display;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -237,6 +238,8 @@ struct Relay {
     bytes: u64,
     ended: Option<Ended>,
     permit: Permit,
+    /// For the next part of an answer that is no stream, where the operator wants that.
+    deadline: Deadline,
     /// Counts until the end.
     _turn: Turn,
     streams: Arc<Streams>,
@@ -253,6 +256,9 @@ pub enum BrokenOff {
     /// What comes must not be passed on.
     #[error("{0}")]
     Screened(&'static str),
+    /// The upstream paused for too long.
+    #[error("the upstream stalled")]
+    Late,
     /// The right to the answer has ended.
     #[error("the token is no longer valid")]
     Cut,
@@ -280,6 +286,7 @@ impl Outgoing {
             bytes: 0,
             ended: None,
             permit,
+            deadline: Deadline::default(),
             _turn: turn,
             streams,
             watched: None,
@@ -339,6 +346,22 @@ impl Relay {
     }
 }
 
+impl Relay {
+    /// Ready once the upstream has paused for too long.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let patience = self.lease.as_ref().and_then(Lease::patience);
+        patience.map_or(Poll::Pending, |patience| self.deadline.poll_or_set(cx, patience))
+    }
+
+    /// The upstream has not kept its promise: its connection is of no further use.
+    fn fail(&mut self, error: &dyn Display) {
+        self.ended = Some(Ended::UpstreamFailed);
+        self.lease = None;
+        let request_id = self.record.as_ref().map(OpenRecord::request_id);
+        tracing::warn!(request_id = request_id.map(RequestId::as_str), %error, "an answer broke off");
+    }
+}
+
 impl Body for Outgoing {
     type Data = Bytes;
     type Error = BrokenOff;
@@ -359,8 +382,11 @@ impl Body for Outgoing {
                 if relay.watched.is_none() && relay.is_cut(cx) {
                     return Poll::Ready(Some(Err(BrokenOff::Cut)));
                 }
-                return Poll::Pending;
+                ready!(relay.poll_late(cx));
+                relay.fail(&"it paused for longer than timeouts.answer_idle");
+                return Poll::Ready(Some(Err(BrokenOff::Late)));
             };
+            relay.deadline.clear();
             match frame {
                 Some(Ok(frame)) => {
                     // an upstream's trailers have no meaning in MCP and are not passed on
@@ -374,10 +400,7 @@ impl Body for Outgoing {
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Some(Err(error)) => {
-                    relay.ended = Some(Ended::UpstreamFailed);
-                    relay.lease = None;
-                    let request_id = relay.record.as_ref().map(OpenRecord::request_id);
-                    tracing::warn!(request_id = request_id.map(RequestId::as_str), %error, "an answer broke off");
+                    relay.fail(&error);
                     return Poll::Ready(Some(Err(match error {
                         Broken::Upstream(error) => BrokenOff::Upstream(error),
                         Broken::Screened(why) => BrokenOff::Screened(why),

@@ -97,6 +97,28 @@ fn an_upstream_that_does_not_answer_is_a_504_and_its_connection_is_closed() {
     assert!(origin.is_quiet(), "it is not asked twice");
 }
 
+#[test]
+fn an_answer_that_pauses_for_too_long_breaks_off_unless_it_is_an_event_stream() {
+    let (origin, _folder, token, proxy) = staged("[timeouts]\nanswer_idle = \"300ms\"");
+    let begin = |content_type: &str| {
+        let mut client = Line::to(&proxy.address);
+        client.send(get(&token, ""));
+        let mut upstream = origin.accept();
+        upstream.request();
+        upstream.send(format!("HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ntransfer-encoding: chunked\r\n\r\n"));
+        upstream.send_chunk("begun");
+        let head = client.answer_head();
+        (client, upstream, head)
+    };
+    let (mut client, mut upstream, _head) = begin("Text/Event-Stream; charset=utf-8");
+    let (mut late, mut stalled, head) = begin("application/json");
+    assert!(read_body(late.reader(), &head).is_err(), "it looks complete");
+    stalled.await_end();
+    assert_eq!(proxy.audit(1)[0]["ended"], "upstream_failed");
+    upstream.send_chunk("still here");
+    assert_eq!((client.chunk(), client.chunk()), ("begun".to_owned(), "still here".to_owned()));
+}
+
 // --- Malicious ------------------------------------------------------------------------------
 
 /// What it says, and what the client hears: a status, and whether the body is whole.

@@ -14,6 +14,7 @@ mod probe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::header::CONTENT_TYPE;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
@@ -39,6 +40,8 @@ pub struct Params {
     pub connect_timeout: Duration,
     /// The time from sending a request to the head of its answer.
     pub head_timeout: Duration,
+    /// How long an answer may pause that is no event stream; for ever, if nothing is set.
+    pub answer_idle: Option<Duration>,
     /// How long an unused connection is kept; less than the upstream keeps it itself.
     pub idle_timeout: Duration,
     /// The largest head of an answer, in bytes; a larger one is not passed on.
@@ -92,6 +95,7 @@ pub(super) struct Upstream {
     connector: Connector,
     pool: Arc<Pool>,
     head_timeout: Duration,
+    answer_idle: Option<Duration>,
     counts: Arc<Counts>,
 }
 
@@ -108,6 +112,7 @@ impl Upstream {
             connector: Connector::new(params, counts),
             pool: Arc::new(Pool::new(params.idle_connections, params.idle_timeout)),
             head_timeout: params.head_timeout,
+            answer_idle: params.answer_idle,
             counts: Arc::clone(counts),
         }
     }
@@ -143,7 +148,10 @@ impl Upstream {
             return Err(Failure::Timeout("to answer"));
         };
         match sent {
-            Ok(response) => Ok(Sent::Answered(Reply { response, lease, request: meter })),
+            Ok(response) => {
+                let lease = lease.with_patience(self.answer_idle.filter(|_| !is_event_stream(&response)));
+                Ok(Sent::Answered(Reply { response, lease, request: meter }))
+            }
             Err((_, Some(untouched))) => Ok(Sent::NotTaken(untouched)),
             Err(_) if meter.is_too_large() => Err(Failure::BodyTooLarge),
             Err(_) if meter.is_stalled() => Err(Failure::BodyStalled),
@@ -154,4 +162,9 @@ impl Upstream {
             Err((error, None)) => Err(Failure::Broken(error)),
         }
     }
+}
+
+fn is_event_stream(answer: &Response<Incoming>) -> bool {
+    let content_type = answer.headers().get(CONTENT_TYPE);
+    content_type.is_some_and(|value| value.as_bytes().to_ascii_lowercase().starts_with(b"text/event-stream"))
 }

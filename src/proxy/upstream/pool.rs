@@ -68,11 +68,22 @@ impl Pool {
 pub(crate) struct Lease {
     connection: Connection,
     pool: Arc<Pool>,
+    patience: Option<Duration>,
 }
 
 impl Lease {
     pub(super) fn new(connection: Connection, pool: &Arc<Pool>) -> Self {
-        Self { connection, pool: Arc::clone(pool) }
+        Self { connection, pool: Arc::clone(pool), patience: None }
+    }
+
+    /// Sets how long the answer may pause.
+    pub(super) fn with_patience(self, patience: Option<Duration>) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// How long the answer may pause, if there is a limit.
+    pub(in crate::proxy) fn patience(&self) -> Option<Duration> {
+        self.patience
     }
 
     /// Sends a request; the error carries it back if none of it was written.
