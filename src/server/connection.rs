@@ -26,6 +26,7 @@ use super::patience::Reading;
 use super::stream::{AnswerUnread, Requests, Stream, Transport};
 use crate::proxy::{Gate, Outgoing, Peer, TrustedProxies, close_unread};
 use crate::tls::Live;
+use crate::verdict::{Ended, Reason};
 
 /// The bounds of one connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -235,11 +236,12 @@ pub(super) async fn turn_away(transport: Transport, peer: Peer, is_tls: bool, co
     if !context.occupancy.refuse() {
         return;
     }
-    let record = context.gate.audit().begin_unread(peer.ip, |_| {});
-    let answer = encode(&close_unread(StatusCode::SERVICE_UNAVAILABLE, record));
+    let mut record = context.gate.audit().begin_unread(peer.ip, |_| {});
     if is_tls {
-        return;
+        record.note(|facts| facts.reason = Reason::TooManyConnections);
+        return record.close(Ended::Complete);
     }
+    let answer = encode(&close_unread(StatusCode::SERVICE_UNAVAILABLE, record));
     let mut stream = Stream::new(transport, BytesMut::new(), Box::new(|_| None), context.limits.write_timeout);
     // a client that has left already has no use for it
     if stream.write_all(&answer).await.is_ok() {

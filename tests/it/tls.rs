@@ -342,3 +342,17 @@ fn on_sighup_files_are_read_that_nobody_gave_notice_of() {
         (origin.received().last()?.values("x-auth-user") == ["bob"]).then_some(())
     });
 }
+
+#[test]
+fn a_connection_too_many_is_closed_before_its_handshake() {
+    let (origin, folder, own) = (Origin::plain(), Folder::new(), certificate());
+    let token = folder.token("alice", &[]);
+    let proxy = tls_proxy(&folder, &origin, &own, "[limits]\nconnections = 1");
+    let held = tls_client(&proxy.address, client_config(&own.cert.pem(), &[]));
+    let mut held = BufReader::new(held);
+    held.get_mut().write_all(get(&token, "").as_bytes()).unwrap();
+    assert_eq!(read_answer(&mut held).status, 200);
+    assert_eq!(heard(&proxy, &own, &token), None);
+    let records = proxy.audit(2);
+    assert_eq!((&records[1]["reason"], records[1].get("status")), (&"too_many_connections".into(), None));
+}
