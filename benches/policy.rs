@@ -22,7 +22,7 @@ fn main() {
 
 /// A call of 1 KiB: some short members and one long text, as tools for files and searches get them.
 fn call() -> String {
-    let text = "The quick brown fox jumps over the lazy dog. ".repeat(18);
+    let text = "The quick brown fox jumps over the lazy dog. ".repeat(20);
     let body = serde_json::json!({
         "jsonrpc": "2.0", "id": 17, "method": "tools/call",
         "params": {"name": "get_file", "arguments": {"path": "/src/main.rs", "limit": 20, "text": text}},

@@ -47,12 +47,14 @@ pub fn check(headers: &HeaderMap, body: &Body<'_>) -> Result<(), Mismatch> {
     let method = one(headers, &MCP_METHOD, METHOD)?;
     let name = one(headers, &MCP_NAME, NAME)?;
     let version = one(headers, &MCP_PROTOCOL_VERSION, VERSION)?;
+    // some clients name a later revision in the body than the one that was agreed on
+    let agreed = version.is_some_and(|version| version.as_bytes() >= REPEATING.as_bytes());
     for message in &body.messages {
-        let repeating = message.kind == Kind::Request && message.version.as_deref().is_some_and(|it| it >= REPEATING);
+        let repeating = agreed && message.kind == Kind::Request;
         compare(method, Some(&*message.method).filter(|method| !method.is_empty()), METHOD, repeating)?;
         let must_name = repeating && NAMED.contains(&&*message.method);
         compare(name, message.name.as_deref(), NAME, must_name)?;
-        if message.method != "initialize" && message.version.is_some() {
+        if agreed && message.method != "initialize" && message.version.is_some() {
             compare(version, message.version.as_deref(), VERSION, false)?;
         }
     }
@@ -121,6 +123,8 @@ mod tests {
             (CALL, &[("mcp-method", "tools/call")]),
             (CALL, &[("mcp-method", " tools/call\t"), ("mcp-name", "=?base64?em/Dqw==?=")]),
             (CALL, &[("mcp-name", "zoë"), ("mcp-protocol-version", "2025-11-25")]),
+            (MODERN, &[]),
+            (MODERN, &[("mcp-protocol-version", "2025-11-25")]),
             (MODERN, &[("mcp-method", "tools/call"), ("mcp-name", "echo"), ("mcp-protocol-version", "2026-07-28")]),
             (r#"{"method":"notifications/initialized"}"#, &[]),
             (r#"{"method":"x","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#, &[]),
@@ -146,11 +150,11 @@ mod tests {
             (r#"{"id":1,"method":"ping"}"#, &[("mcp-name", "echo")], Mismatch::Other(NAME)),
             (r#"{"id":1,"result":{}}"#, &[("mcp-method", "tools/call")], Mismatch::Other(METHOD)),
             (r#"[{"id":1,"method":"ping"},{"id":2,"method":"x"}]"#, &[("mcp-method", "ping")], Mismatch::Other(METHOD)),
-            (MODERN, &[], Mismatch::Missing(METHOD)),
-            (MODERN, &[("mcp-method", "tools/call")], Mismatch::Missing(NAME)),
+            (MODERN, &[("mcp-protocol-version", "2026-07-28")], Mismatch::Missing(METHOD)),
+            (MODERN, &[("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call")], Mismatch::Missing(NAME)),
             (
                 MODERN,
-                &[("mcp-method", "tools/call"), ("mcp-name", "echo"), ("mcp-protocol-version", "2025-11-25")],
+                &[("mcp-method", "tools/call"), ("mcp-name", "echo"), ("mcp-protocol-version", "2027-01-01")],
                 Mismatch::Other(VERSION),
             ),
         ] {

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, LAST_MODIFIED};
-use http::{HeaderValue, Response};
+use http::{HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -58,7 +58,10 @@ impl Screen {
             content_type.trim_start().get(..17).is_some_and(|start| start.eq_ignore_ascii_case("text/event-stream"));
         let is_single = is_json(content_type) && self.asked != Asked::Stream;
         if response.body().is_end_stream() || !(is_stream || is_single) {
-            let other = self.asked == Asked::List && self.edits && response.status().is_success();
+            // the older transport answers 202 and sends the list by its stream
+            let status = response.status();
+            let other =
+                self.asked == Asked::List && self.edits && status.is_success() && status != StatusCode::ACCEPTED;
             if other && !response.body().is_end_stream() {
                 return Err(Failure::Invalid(UNREADABLE));
             }

@@ -390,7 +390,7 @@ fn every_client_sees_what_it_may_use_and_reads_why_not_more() {
     let locked = Locked::under(&server.url, &named);
     let url = locked.proxy.url("/mcp");
     for client in [TS_V1, TS_V2, TS_V2_STATELESS, PYTHON, PYTHON_STATELESS] {
-        assert_ruled(&client, &url, &locked.token, &AT_PYTHON, denied, "it needs the scope mcp:all");
+        assert_ruled(&client, &url, &locked.token, &AT_PYTHON, denied, "mcp:all");
     }
 }
 

@@ -450,6 +450,15 @@ fn a_list_that_cannot_be_read_is_not_passed_on() {
 }
 
 #[test]
+fn the_older_transport_acknowledges_a_list_and_sends_it_by_its_stream() {
+    let accepted = "HTTP/1.1 202 Accepted\r\ncontent-type: text/plain\r\ncontent-length: 8\r\n\r\nAccepted";
+    let ruled = ruled_before(Origin::answering(accepted), POLICY);
+    let request = post(&ruled.reader, &list_of("tools")).replacen("/mcp", "/messages?sessionId=1", 1);
+    let answer = ruled.proxy.ask(&request);
+    assert_eq!((answer.status, &*answer.body), (202, "Accepted"));
+}
+
+#[test]
 fn a_large_answer_that_is_no_list_passes() {
     let body = format!("{{\"result\":{{\"content\":[\"{}\"]}}}}", "x".repeat(5 << 20));
     let ruled = ruled_before(answering("content-type: application/json", body.clone()), POLICY);
