@@ -17,7 +17,6 @@ use super::in_flight::Turn;
 use super::screen::{Broken, Screened};
 use super::streams::{Leash, Streams, Watched};
 use super::tap::Tap;
-use super::upstream::Lease;
 use crate::access::Permit;
 use crate::audit::{McpFacts, OpenRecord, RequestId};
 use crate::deadline::Deadline;
@@ -232,13 +231,13 @@ enum Kind {
 #[derive(Debug)]
 struct Relay {
     body: Screened,
-    lease: Option<Lease>,
     record: Option<OpenRecord>,
     request: Arc<Meter>,
     bytes: u64,
     ended: Option<Ended>,
     permit: Permit,
-    /// For the next part of an answer that is no stream, where the operator wants that.
+    /// How long the next part of an answer that is no stream may be in coming, where the operator wants that.
+    patience: Option<Duration>,
     deadline: Deadline,
     /// Counts until the end.
     _turn: Turn,
@@ -252,7 +251,7 @@ struct Relay {
 pub enum BrokenOff {
     /// The upstream broke off.
     #[error("the upstream broke off")]
-    Upstream(#[source] hyper::Error),
+    Upstream(#[source] io::Error),
     /// What comes must not be passed on.
     #[error("{0}")]
     Screened(&'static str),
@@ -271,7 +270,7 @@ impl Outgoing {
 
     pub(super) fn relay(
         body: Screened,
-        lease: Lease,
+        patience: Option<Duration>,
         request: Arc<Meter>,
         record: OpenRecord,
         permit: Permit,
@@ -280,7 +279,7 @@ impl Outgoing {
     ) -> Self {
         let mut relay = Relay {
             body,
-            lease: Some(lease),
+            patience,
             record: Some(record),
             request,
             bytes: 0,
@@ -292,7 +291,7 @@ impl Outgoing {
             watched: None,
         };
         if relay.body.is_end_stream() {
-            relay.complete();
+            relay.ended = Some(Ended::Complete);
         }
         Self(Kind::Relay(Box::new(relay)))
     }
@@ -317,14 +316,6 @@ impl Outgoing {
 }
 
 impl Relay {
-    /// All of the answer has been read: the upstream's connection is free again.
-    fn complete(&mut self) {
-        self.ended = Some(Ended::Complete);
-        if let Some(lease) = self.lease.take() {
-            lease.give_back(&self.request);
-        }
-    }
-
     /// Lets the audit log tell of the answer while it goes on.
     fn announce(&mut self) {
         if let Some(record) = &mut self.record {
@@ -341,7 +332,7 @@ impl Relay {
         let watched = self.watched.get_or_insert_with(|| self.streams.watch(&self.permit));
         let Some(ended) = watched.poll_cut(cx) else { return false };
         self.ended = Some(ended);
-        self.lease = None;
+        self.body.close();
         true
     }
 }
@@ -349,14 +340,13 @@ impl Relay {
 impl Relay {
     /// Ready once the upstream has paused for too long.
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let patience = self.lease.as_ref().and_then(Lease::patience);
-        patience.map_or(Poll::Pending, |patience| self.deadline.poll_or_set(cx, patience))
+        self.patience.map_or(Poll::Pending, |patience| self.deadline.poll_or_set(cx, patience))
     }
 
     /// The upstream has not kept its promise: its connection is of no further use.
     fn fail(&mut self, error: &dyn Display) {
         self.ended = Some(Ended::UpstreamFailed);
-        self.lease = None;
+        self.body.close();
         let request_id = self.record.as_ref().map(OpenRecord::request_id);
         tracing::warn!(request_id = request_id.map(RequestId::as_str), %error, "an answer broke off");
     }
@@ -392,7 +382,7 @@ impl Body for Outgoing {
                     // an upstream's trailers have no meaning in MCP and are not passed on
                     let Ok(data) = frame.into_data() else { continue };
                     if relay.body.is_end_stream() {
-                        relay.complete();
+                        relay.ended = Some(Ended::Complete);
                     } else if relay.watched.is_none() && relay.is_cut(cx) {
                         return Poll::Ready(Some(Err(BrokenOff::Cut)));
                     }
@@ -407,7 +397,7 @@ impl Body for Outgoing {
                     })));
                 }
                 None => {
-                    relay.complete();
+                    relay.ended = Some(Ended::Complete);
                     return Poll::Ready(None);
                 }
             }

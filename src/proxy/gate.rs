@@ -23,7 +23,7 @@ use super::rewrite::{self, Hop, Rules};
 use super::screen::{Screen, Screened};
 use super::sessions::{self, Named, Sessions};
 use super::streams::Streams;
-use super::upstream::{self, Counts, Failure, Reply, Upstream};
+use super::upstream::{self, Arriving, Counts, Failure, Reply, Upstream};
 use crate::access::{Credential, Denial, Directory, Finding, IdentityHeaders, Permit, Question};
 use crate::audit::{AuditLog, OpenRecord, session_digest};
 use crate::source::Finder;
@@ -306,24 +306,24 @@ impl Gate {
 
     /// Hands the upstream's answer on, together with the record that its end closes.
     fn follow(&self, reply: Reply<Screened>, permit: Permit, turn: Turn, mut record: OpenRecord) -> Response<Outgoing> {
-        let Reply { response, lease, request } = reply;
+        let Reply { response, patience, request } = reply;
         record.note(|facts| facts.status = Some(response.status()));
         record.answered();
         let streams = Arc::clone(&self.streams);
-        response.map(|body| Outgoing::relay(body, lease, request, record, permit, turn, streams))
+        response.map(|body| Outgoing::relay(body, patience, request, record, permit, turn, streams))
     }
 }
 
 /// The answer as it may be passed on: without what belongs to the upstream alone, and behind a screen if
 /// its caller may not see all of it.
-async fn look_through(reply: Reply<Incoming>, screen: Option<Screen>) -> Result<Reply<Screened>, Failure> {
-    let Reply { response, lease, request } = reply;
+async fn look_through(reply: Reply<Arriving>, screen: Option<Screen>) -> Result<Reply<Screened>, Failure> {
+    let Reply { response, patience, request } = reply;
     let response = rewrite::response(response)?;
     let response = match screen {
         Some(screen) => Box::pin(screen.place(response)).await?,
         None => response.map(Screened::plain),
     };
-    Ok(Reply { response, lease, request })
+    Ok(Reply { response, patience, request })
 }
 
 fn is_forwardable(method: &Method) -> bool {

@@ -1,6 +1,7 @@
 //! What an answer has to pass on its way back: lists lose what their caller may not use, event by event
 //! in a stream. What cannot be read although it may be a list is not passed on.
 
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -10,13 +11,12 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderN
 use http::{HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 
 use super::hints::Hints;
 use super::judgement::Asked;
 use super::reading;
 use super::tap::is_json;
-use super::upstream::Failure;
+use super::upstream::{Arriving, Failure};
 use crate::access::{Narrowing, Permit};
 use crate::mcp::sse::{self, Events};
 use crate::mcp::{Call, Item, Lists};
@@ -52,7 +52,7 @@ impl Screen {
 
     /// Puts the answer behind the screen. A single answer is read whole, so that it has its right length;
     /// a stream is read as it comes.
-    pub(super) async fn place(self, response: Response<Incoming>) -> Result<Response<Screened>, Failure> {
+    pub(super) async fn place(self, response: Response<Arriving>) -> Result<Response<Screened>, Failure> {
         let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
         let is_stream =
             content_type.trim_start().get(..17).is_some_and(|start| start.eq_ignore_ascii_case("text/event-stream"));
@@ -87,7 +87,7 @@ impl Screen {
     }
 
     /// Reads a single answer.
-    async fn read(self, mut body: Incoming) -> Result<Screened, Failure> {
+    async fn read(self, mut body: Arriving) -> Result<Screened, Failure> {
         let mut text = BytesMut::new();
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(Failure::Broken)?.into_data() else { continue };
@@ -174,17 +174,17 @@ pub(super) struct Screened(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    Plain(Incoming),
+    Plain(Arriving),
     Whole(Option<Bytes>),
     /// Too large to be held back, and no list.
-    Begun(Option<Bytes>, Incoming),
+    Begun(Option<Bytes>, Arriving),
     Events(Box<Stream>),
 }
 
 /// An event stream.
 #[derive(Debug)]
 struct Stream {
-    body: Incoming,
+    body: Arriving,
     events: Events,
     screen: Screen,
     /// Whether the event that is coming is too large to be held back, and no list.
@@ -198,7 +198,7 @@ struct Stream {
 pub(super) enum Broken {
     /// The upstream broke off.
     #[error(transparent)]
-    Upstream(hyper::Error),
+    Upstream(io::Error),
     /// It must not be passed on.
     #[error("{0}")]
     Screened(&'static str),
@@ -206,13 +206,22 @@ pub(super) enum Broken {
 
 impl Screened {
     /// An answer that needs no look.
-    pub(super) fn plain(body: Incoming) -> Self {
+    pub(super) fn plain(body: Arriving) -> Self {
         Self(Kind::Plain(body))
+    }
+
+    /// Closes the upstream's connection.
+    pub(super) fn close(&mut self) {
+        match &mut self.0 {
+            Kind::Plain(body) | Kind::Begun(_, body) => body.close(),
+            Kind::Whole(_) => {}
+            Kind::Events(stream) => stream.body.close(),
+        }
     }
 }
 
 impl Stream {
-    fn new(body: Incoming, screen: Screen) -> Self {
+    fn new(body: Arriving, screen: Screen) -> Self {
         Self { body, events: Events::default(), screen, through: false, blocked: None }
     }
 
@@ -278,7 +287,7 @@ impl Body for Screened {
     type Error = Broken;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        let upstream = |body: &mut Incoming, cx: &mut Context<'_>| {
+        let upstream = |body: &mut Arriving, cx: &mut Context<'_>| {
             Pin::new(body).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Broken::Upstream)))
         };
         match &mut self.0 {

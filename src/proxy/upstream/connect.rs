@@ -1,25 +1,18 @@
 //! Making a connection to the upstream: TCP, TLS over it, or a Unix socket.
 
-use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body::Body;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
 use super::address::{Address, Endpoint};
-use super::budget::{Budget, Counted};
-use super::pool::Connection;
+use super::pool::{Connection, Socket};
 use super::{Counts, Failure, Params};
 use crate::tls::{self, Identity, Live, TlsError};
 
@@ -67,36 +60,28 @@ pub(super) struct Connector {
     address: Address,
     tls: Option<UpstreamTls>,
     timeout: Duration,
-    max_head: usize,
-    max_headers: usize,
     counts: Arc<Counts>,
 }
 
 impl Connector {
     pub(super) fn new(params: &Params, counts: &Arc<Counts>) -> Self {
-        let Params { address, tls, connect_timeout, max_head, max_headers, .. } = params.clone();
-        Self { address, tls, timeout: connect_timeout, max_head, max_headers, counts: Arc::clone(counts) }
+        let Params { address, tls, connect_timeout, .. } = params.clone();
+        Self { address, tls, timeout: connect_timeout, counts: Arc::clone(counts) }
     }
 
     pub(super) async fn connect(&self) -> Result<Connection, Failure> {
         match tokio::time::timeout(self.timeout, self.open()).await {
-            Ok(connection) => connection.map(|driven| {
+            Ok(socket) => socket.map(|socket| {
                 self.counts.connected.inc();
-                Connection::new(driven, self.counts.open.hold())
+                Connection::new(socket, self.counts.open.hold())
             }),
             Err(_) => Err(Failure::Timeout("to accept a connection")),
         }
     }
 
-    /// Opens one for bodies of any kind, without a deadline.
-    pub(super) async fn open<B>(&self) -> Result<Driven<B>, Failure>
-    where
-        B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
-    {
+    async fn open(&self) -> Result<Box<dyn Socket>, Failure> {
         match self.address.endpoint() {
-            Endpoint::Unix(path) => {
-                self.handshake(UnixStream::connect(path).await.map_err(Failure::Unreachable)?).await
-            }
+            Endpoint::Unix(path) => Ok(Box::new(UnixStream::connect(path).await.map_err(Failure::Unreachable)?)),
             Endpoint::Tcp { authority, port, .. } => {
                 let host = authority.host().trim_start_matches('[').trim_end_matches(']');
                 let stream = TcpStream::connect((host, *port)).await.map_err(Failure::Unreachable)?;
@@ -110,41 +95,13 @@ impl Connector {
                             })?,
                         };
                         let connector = TlsConnector::from(config.current());
-                        self.handshake(connector.connect(name, stream).await.map_err(Failure::Unreachable)?).await
+                        Ok(Box::new(connector.connect(name, stream).await.map_err(Failure::Unreachable)?))
                     }
-                    None if !self.address.is_secure() => self.handshake(stream).await,
+                    None if !self.address.is_secure() => Ok(Box::new(stream)),
                     _ => Err(Failure::Invalid("an https upstream needs trust, and only that has a use for it")),
                 }
             }
         }
-    }
-
-    async fn handshake<S, B>(&self, stream: S) -> Result<Driven<B>, Failure>
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-        B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
-    {
-        let (stream, budget) = Counted::new(stream);
-        let mut builder = http1::Builder::new();
-        builder.max_header_size(self.max_head).max_headers(self.max_headers);
-        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(Failure::Broken)?;
-        // its errors reach whoever holds the sender
-        let driver = tokio::spawn(async move { drop(connection.await) });
-        Ok(Driven { sender, driver: driver.abort_handle(), budget })
-    }
-}
-
-/// What sends over a connection, and the task that moves its bytes, which ends with it.
-#[derive(Debug)]
-pub(super) struct Driven<B> {
-    pub(super) sender: SendRequest<B>,
-    pub(super) budget: Arc<Budget>,
-    driver: AbortHandle,
-}
-
-impl<B> Drop for Driven<B> {
-    fn drop(&mut self) {
-        self.driver.abort();
     }
 }
 

@@ -5,29 +5,38 @@
 //! is sent again only when the connection was found closed before any of its bytes were written.
 
 mod address;
-mod budget;
+mod arriving;
 mod connect;
 mod counts;
+#[cfg(test)]
+mod differential;
+mod framing;
+mod head;
 mod pool;
 mod probe;
+mod upload;
 
+use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use http::Response;
 use http::header::CONTENT_TYPE;
-use http::{Request, Response};
-use hyper::body::Incoming;
 
 pub use address::{Address, AddressError};
+pub(super) use arriving::Arriving;
 pub use connect::UpstreamTls;
 pub use counts::Counts;
-pub(super) use pool::Lease;
 pub use probe::{HealthParams, Probe};
 
-use super::body::{Inbound, Meter};
+use super::body::Meter;
 use super::rewrite::Forward;
 use connect::Connector;
+use head::{Arrived, Awaited, Limits};
 use pool::{Connection, Pool};
+use upload::{Stopped, Upload};
 
 /// The settings of the way to the upstream.
 #[derive(Clone, Debug)]
@@ -44,7 +53,8 @@ pub struct Params {
     pub answer_idle: Option<Duration>,
     /// How long an unused connection is kept; less than the upstream keeps it itself.
     pub idle_timeout: Duration,
-    /// The largest head of an answer, in bytes; a larger one is not passed on.
+    /// The largest head of an answer, with the interim answers before it, in bytes; what is larger is not
+    /// passed on.
     pub max_head: usize,
     /// The most header fields in it.
     pub max_headers: usize,
@@ -52,15 +62,21 @@ pub struct Params {
     pub idle_connections: usize,
 }
 
+impl Params {
+    fn limits(&self) -> Limits {
+        Limits { size: self.max_head, fields: self.max_headers }
+    }
+}
+
 /// Why there is no answer to pass on.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     /// No connection, so nothing was sent.
     #[error("cannot connect to the upstream: {0}")]
-    Unreachable(#[source] std::io::Error),
+    Unreachable(#[source] io::Error),
     /// The connection ended before the head of the answer.
     #[error("the upstream broke off: {0}")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] io::Error),
     /// An answer that must not be passed on.
     #[error("{0}")]
     Invalid(&'static str),
@@ -81,11 +97,12 @@ pub(super) enum Failure {
     ClientGone,
 }
 
-/// An answer and the connection that it comes through.
+/// An answer, which comes through a connection of its own.
 #[derive(Debug)]
 pub(super) struct Reply<B> {
     pub(super) response: Response<B>,
-    pub(super) lease: Lease,
+    /// How long it may pause, if there is a limit.
+    pub(super) patience: Option<Duration>,
     pub(super) request: Arc<Meter>,
 }
 
@@ -96,14 +113,15 @@ pub(super) struct Upstream {
     pool: Arc<Pool>,
     head_timeout: Duration,
     answer_idle: Option<Duration>,
+    limits: Limits,
     counts: Arc<Counts>,
 }
 
 /// What became of a request on one connection.
 enum Sent {
-    Answered(Reply<Incoming>),
+    Answered(Reply<Arriving>),
     /// The connection was closed already and took nothing.
-    NotTaken(Request<Inbound>),
+    NotTaken(Upload),
 }
 
 impl Upstream {
@@ -113,58 +131,89 @@ impl Upstream {
             pool: Arc::new(Pool::new(params.idle_connections, params.idle_timeout)),
             head_timeout: params.head_timeout,
             answer_idle: params.answer_idle,
+            limits: params.limits(),
             counts: Arc::clone(counts),
         }
     }
 
     /// Sends a request and waits for the head of its answer. Dropping the future closes the connection.
-    pub(super) async fn send(&self, forward: Forward) -> Result<Reply<Incoming>, Failure> {
+    pub(super) async fn send(&self, forward: Forward) -> Result<Reply<Arriving>, Failure> {
         let since = Instant::now();
         let reply = self.deliver(forward).await?;
         self.counts.answered.observe(since.elapsed());
         Ok(reply)
     }
 
-    async fn deliver(&self, forward: Forward) -> Result<Reply<Incoming>, Failure> {
-        let mut request = forward.into_request();
+    async fn deliver(&self, forward: Forward) -> Result<Reply<Arriving>, Failure> {
+        let mut upload = Upload::new(forward.into_request());
         while let Some(connection) = self.pool.take() {
-            match self.exchange(connection, request).await? {
+            match self.exchange(connection, upload).await? {
                 Sent::Answered(reply) => return Ok(reply),
-                Sent::NotTaken(untouched) => request = untouched,
+                Sent::NotTaken(untouched) => upload = untouched,
             }
         }
-        match self.exchange(self.connector.connect().await?, request).await? {
+        match self.exchange(self.connector.connect().await?, upload).await? {
             Sent::Answered(reply) => Ok(reply),
-            Sent::NotTaken(_) => Err(Failure::Unreachable(std::io::ErrorKind::ConnectionReset.into())),
+            Sent::NotTaken(_) => Err(Failure::Unreachable(io::ErrorKind::ConnectionReset.into())),
         }
     }
 
-    async fn exchange(&self, connection: Connection, request: Request<Inbound>) -> Result<Sent, Failure> {
-        let meter = Arc::clone(request.body().meter());
-        // from here on, whatever drops the lease closes the connection
-        let mut lease = Lease::new(connection, &self.pool);
-        let sending = lease.send(request);
-        let Ok(sent) = tokio::time::timeout(self.head_timeout, sending).await else {
+    async fn exchange(&self, mut connection: Connection, mut upload: Upload) -> Result<Sent, Failure> {
+        let mut awaited = Awaited::new(upload.method().clone(), self.limits);
+        let answer = answered(&mut connection, &mut upload, &mut awaited);
+        let Ok(answer) = tokio::time::timeout(self.head_timeout, answer).await else {
             return Err(Failure::Timeout("to answer"));
         };
-        match sent {
-            Ok(response) => {
-                let lease = lease.with_patience(self.answer_idle.filter(|_| !is_event_stream(&response)));
-                Ok(Sent::Answered(Reply { response, lease, request: meter }))
-            }
-            Err((_, Some(untouched))) => Ok(Sent::NotTaken(untouched)),
-            Err(_) if meter.is_too_large() => Err(Failure::BodyTooLarge),
-            Err(_) if meter.is_stalled() => Err(Failure::BodyStalled),
-            Err(_) if meter.is_left() => Err(Failure::ClientGone),
-            Err(_) if meter.is_broken() => Err(Failure::BodyBroken),
-            Err(_) if lease.is_flooded() => Err(Failure::Invalid("the upstream says too much before its answer")),
-            Err((error, None)) if error.is_parse() => Err(Failure::Invalid("the upstream's answer is not HTTP")),
-            Err((error, None)) => Err(Failure::Broken(error)),
-        }
+        let meter = upload.meter();
+        let (arrived, sent) = match answer {
+            Ok(answer) => answer,
+            Err(_) if meter.is_too_large() => return Err(Failure::BodyTooLarge),
+            Err(_) if meter.is_stalled() => return Err(Failure::BodyStalled),
+            Err(_) if meter.is_left() => return Err(Failure::ClientGone),
+            Err(_) if meter.is_broken() => return Err(Failure::BodyBroken),
+            Err(Failure::Broken(_)) if upload.is_untouched() => return Ok(Sent::NotTaken(upload)),
+            Err(failure) => return Err(failure),
+        };
+        let request = Arc::clone(upload.meter());
+        let Arrived { response, framing, persists } = arrived;
+        let patience = self.answer_idle.filter(|_| !is_event_stream(&response));
+        let body = if sent {
+            let pool = persists.then(|| Arc::clone(&self.pool));
+            Arriving::new(framing, awaited.rest(), connection, pool)
+        } else {
+            Arriving::early(framing, awaited.rest(), connection, upload)
+        };
+        Ok(Sent::Answered(Reply { response: response.map(|()| body), patience, request }))
     }
 }
 
-fn is_event_stream(answer: &Response<Incoming>) -> bool {
+fn is_event_stream(answer: &Response<()>) -> bool {
     let content_type = answer.headers().get(CONTENT_TYPE);
     content_type.is_some_and(|value| value.as_bytes().to_ascii_lowercase().starts_with(b"text/event-stream"))
+}
+
+/// Sends a request and reads the head of its answer, whichever is first; also says whether all of the
+/// request is out by then.
+async fn answered(
+    connection: &mut Connection,
+    upload: &mut Upload,
+    awaited: &mut Awaited,
+) -> Result<(Arrived, bool), Failure> {
+    let (mut sent, mut refused) = (false, None);
+    poll_fn(|cx| {
+        if !sent && refused.is_none() {
+            match upload.poll(cx, connection.socket()) {
+                Poll::Ready(Ok(())) => sent = true,
+                // an upstream that reads no further may have answered
+                Poll::Ready(Err(Stopped::Socket(error))) => refused = Some(error),
+                Poll::Ready(Err(Stopped::Body)) => return Poll::Ready(Err(Failure::BodyBroken)),
+                Poll::Pending => {}
+            }
+        }
+        match awaited.poll(cx, connection.socket()) {
+            Poll::Ready(arrived) => Poll::Ready(arrived.map(|arrived| (arrived, sent))),
+            Poll::Pending => refused.take().map_or(Poll::Pending, |error| Poll::Ready(Err(Failure::Broken(error)))),
+        }
+    })
+    .await
 }

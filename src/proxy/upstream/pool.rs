@@ -1,26 +1,74 @@
-//! Connections that wait for their next exchange, and the lease by which one is held meanwhile.
+//! Connections, and those of them that wait for their next exchange.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::fmt;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
+use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::{Duration, Instant};
 
-use http::{Request, Response};
-use hyper::body::Incoming;
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 
-use super::connect::Driven;
 use crate::metrics::Held;
-use crate::proxy::body::{Inbound, Meter};
+
+/// How much is read at once where it is not known how much comes, in bytes.
+const SOME: usize = 16 * 1024;
+
+/// What a connection runs over: TCP, TLS over it, or a Unix socket.
+pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
+
+impl fmt::Debug for dyn Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Socket")
+    }
+}
 
 /// One connection. Dropping it closes the socket at once, whatever is in flight.
 #[derive(Debug)]
 pub(super) struct Connection {
-    driven: Driven<Inbound>,
-    _open: Held,
+    socket: Box<dyn Socket>,
+    open: Held,
 }
 
 impl Connection {
-    pub(super) fn new(driven: Driven<Inbound>, open: Held) -> Self {
-        Self { driven, _open: open }
+    pub(super) fn new(socket: Box<dyn Socket>, open: Held) -> Self {
+        Self { socket, open }
     }
+
+    pub(super) fn socket(&mut self) -> &mut Box<dyn Socket> {
+        &mut self.socket
+    }
+
+    /// The socket, and what counts it as open.
+    pub(super) fn into_parts(self) -> (Box<dyn Socket>, Held) {
+        (self.socket, self.open)
+    }
+
+    /// Whether nothing has come since the last answer: neither the end, nor bytes that could be taken for
+    /// an answer to what was not asked yet. If so, whatever comes next will wake `keeper`.
+    fn is_quiet(&mut self, keeper: &Waker) -> bool {
+        let mut byte = [0];
+        let cx = &mut Context::from_waker(keeper);
+        Pin::new(&mut self.socket).poll_read(cx, &mut ReadBuf::new(&mut byte)).is_pending()
+    }
+}
+
+/// Reads what is there, by way of the stack: a connection that waits holds no buffer. Says how much it was.
+pub(super) fn read_some<R: AsyncRead + Unpin>(
+    cx: &mut Context<'_>,
+    reader: &mut R,
+    buffer: &mut BytesMut,
+) -> Poll<io::Result<usize>> {
+    let mut scratch = [const { MaybeUninit::uninit() }; SOME];
+    let mut some = ReadBuf::uninit(&mut scratch);
+    ready!(Pin::new(reader).poll_read(cx, &mut some))?;
+    buffer.extend_from_slice(some.filled());
+    Poll::Ready(Ok(some.filled().len()))
 }
 
 /// The unused connections of one worker, the latest on top: under little load the others age and go.
@@ -29,91 +77,63 @@ pub(super) struct Pool {
     idle: Mutex<Vec<(Instant, Connection)>>,
     capacity: usize,
     patience: Duration,
+    /// Wakes whoever closes unused connections on which something has come, mostly their end.
+    keeper: Waker,
+    noticed: Arc<Notice>,
+    kept: Once,
+}
+
+#[derive(Debug, Default)]
+struct Notice(Notify);
+
+impl Wake for Notice {
+    fn wake(self: Arc<Self>) {
+        self.0.notify_one();
+    }
 }
 
 impl Pool {
     pub(super) fn new(capacity: usize, patience: Duration) -> Self {
-        Self { idle: Mutex::default(), capacity, patience }
+        let noticed = Arc::<Notice>::default();
+        let keeper = Waker::from(Arc::clone(&noticed));
+        Self { idle: Mutex::default(), capacity, patience, keeper, noticed, kept: Once::new() }
     }
 
     /// The freshest connection that is not known to be closed.
     pub(super) fn take(&self) -> Option<Connection> {
         let mut idle = self.lock();
-        let (since, connection) = idle.pop()?;
-        if since.elapsed() >= self.patience {
-            // every other one is older still
-            idle.clear();
-            return None;
+        while let Some((since, mut connection)) = idle.pop() {
+            if since.elapsed() >= self.patience {
+                // every other one is older still
+                idle.clear();
+            } else if connection.is_quiet(&self.keeper) {
+                return Some(connection);
+            }
         }
-        Some(connection)
+        None
     }
 
-    fn put(&self, connection: Connection) {
+    /// Keeps a connection for another exchange. It has to be called within the worker's runtime.
+    pub(super) fn put(self: &Arc<Self>, mut connection: Connection) {
+        self.kept.call_once(|| drop(tokio::spawn(Self::keep(Arc::downgrade(self), Arc::clone(&self.noticed)))));
         let now = Instant::now();
         let mut idle = self.lock();
         let stale = idle.iter().take_while(|(since, _)| now.duration_since(*since) >= self.patience).count();
         idle.drain(..stale);
-        if idle.len() < self.capacity {
+        if idle.len() < self.capacity && connection.is_quiet(&self.keeper) {
             idle.push((now, connection));
+        }
+    }
+
+    async fn keep(pool: Weak<Self>, noticed: Arc<Notice>) {
+        loop {
+            noticed.0.notified().await;
+            let Some(pool) = pool.upgrade() else { return };
+            pool.lock().retain_mut(|(_, connection)| connection.is_quiet(&pool.keeper));
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<(Instant, Connection)>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A connection in use. It is closed when the lease is dropped, unless it was given back before.
-#[derive(Debug)]
-pub(crate) struct Lease {
-    connection: Connection,
-    pool: Arc<Pool>,
-    patience: Option<Duration>,
-}
-
-impl Lease {
-    pub(super) fn new(connection: Connection, pool: &Arc<Pool>) -> Self {
-        Self { connection, pool: Arc::clone(pool), patience: None }
-    }
-
-    /// Sets how long the answer may pause.
-    pub(super) fn with_patience(self, patience: Option<Duration>) -> Self {
-        Self { patience, ..self }
-    }
-
-    /// How long the answer may pause, if there is a limit.
-    pub(in crate::proxy) fn patience(&self) -> Option<Duration> {
-        self.patience
-    }
-
-    /// Sends a request; the error carries it back if none of it was written.
-    pub(super) async fn send(
-        &mut self,
-        request: Request<Inbound>,
-    ) -> Result<Response<Incoming>, (hyper::Error, Option<Request<Inbound>>)> {
-        let Driven { sender, budget, .. } = &mut self.connection.driven;
-        if let Err(closed) = sender.ready().await {
-            return Err((closed, Some(request)));
-        }
-        budget.await_head();
-        let response = sender.try_send_request(request).await.map_err(|mut error| {
-            let untouched = error.take_message();
-            (error.into_error(), untouched)
-        })?;
-        budget.head_has_come();
-        Ok(response)
-    }
-
-    /// Whether the upstream said too much before the head of its answer.
-    pub(super) fn is_flooded(&self) -> bool {
-        self.connection.driven.budget.is_used_up()
-    }
-
-    /// Ends the exchange after the whole answer. The connection is of further use only if the request
-    /// went out whole: an upstream that answers early leaves the rest of it in the way.
-    pub(in crate::proxy) fn give_back(self, request: &Meter) {
-        if request.is_whole() && !self.connection.driven.sender.is_closed() {
-            self.pool.put(self.connection);
-        }
     }
 }

@@ -1,18 +1,19 @@
 //! Whether the upstream is there, asked by ourselves and in nobody's name. It tells readiness and
 //! decides nothing: requests find out for themselves.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use bytes::Bytes;
 use http::header::{CONNECTION, HOST, USER_AGENT};
-use http::{HeaderValue, Request, Uri};
-use http_body_util::Empty;
+use http::{HeaderValue, Method, Request, Uri};
+use tokio::io::AsyncWriteExt;
 use tokio::time::{sleep, timeout};
 
 use super::connect::Connector;
-use super::{Counts, Failure, Params};
+use super::head::{self, Awaited, Limits};
+use super::{Counts, Params};
 
 /// The settings of the check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +30,7 @@ pub struct HealthParams {
 #[derive(Debug)]
 pub struct Probe {
     connector: Connector,
+    limits: Limits,
     host: HeaderValue,
     params: HealthParams,
     trouble: Arc<ArcSwapOption<String>>,
@@ -41,6 +43,7 @@ impl Probe {
         let counts = Arc::<Counts>::default();
         Self {
             connector: Connector::new(upstream, &counts),
+            limits: upstream.limits(),
             host: host.cloned().unwrap_or_else(|| upstream.address.host()),
             params: params.clone(),
             trouble: Arc::new(ArcSwapOption::from_pointee("it has not been asked yet".to_owned())),
@@ -75,17 +78,22 @@ impl Probe {
     }
 
     async fn ask(&self) -> Result<(), String> {
-        let failed = |failure: Failure| failure.to_string();
-        let mut connection = self.connector.open::<Empty<Bytes>>().await.map_err(failed)?;
+        let mut connection = self.connector.connect().await.map_err(|failure| failure.to_string())?;
         let Some(path) = &self.params.path else { return Ok(()) };
         let request = Request::get(path.clone())
             .header(HOST, &self.host)
             .header(USER_AGENT, "patgate")
             .header(CONNECTION, "close")
-            .body(Empty::new())
+            .body(())
             .map_err(|error| error.to_string())?;
-        let answer = connection.sender.send_request(request).await.map_err(|error| error.to_string())?;
+        let mut bytes = Vec::new();
+        head::write(&request.into_parts().0, Some(0), &mut bytes);
+        connection.socket().write_all(&bytes).await.map_err(|error| error.to_string())?;
+        let mut awaited = Awaited::new(Method::GET, self.limits);
+        let answer =
+            poll_fn(|cx| awaited.poll(cx, connection.socket())).await.map_err(|failure| failure.to_string())?;
         // anything that is said by choice is a sign of life
-        if answer.status().is_server_error() { Err(format!("it answers {}", answer.status())) } else { Ok(()) }
+        let status = answer.response.status();
+        if status.is_server_error() { Err(format!("it answers {status}")) } else { Ok(()) }
     }
 }
