@@ -10,8 +10,10 @@ FROM ${RUST_IMAGE} AS build
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY src ./src
+# what is built besides the usual: otlp
+ARG FEATURES=""
 # on musl, Rust links statically by default
-RUN cargo build --release --locked --bin patgate
+RUN cargo build --release --locked --features "${FEATURES}" --bin patgate
 
 FROM scratch
 ARG VERSION=0.1.0

@@ -42,6 +42,7 @@ fn params(path: &Path, chain: bool) -> Params {
         on_loss: OnLoss::Count,
         rotation: Rotation::default(),
         chain,
+        spans: None,
         prefix: Prefix::default(),
     }
 }

@@ -1,7 +1,7 @@
 //! patgate: an authentication sidecar that puts a lock on any MCP server.
 //!
 //! The floors, from the ground up; imports run downward only, and a test holds them to it:
-//! `deadline`, `document` and `verdict`, `token`, `mcp`, `watch`, `trace` and `metrics`, `access` and `tls`, `source` and `audit`, `proxy`,
+//! `deadline`, `document` and `verdict`, `token`, `mcp`, `watch`, `trace` and `metrics`, `access`, `https` and `tls`, `source` and `audit`, `proxy`,
 //! `server`, `config`, `cli`.
 
 pub mod access;
@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod deadline;
 pub mod document;
+pub mod https;
 pub mod mcp;
 pub mod metrics;
 pub mod proxy;

@@ -55,6 +55,21 @@ impl TraceContext {
         }
     }
 
+    /// Whether somebody above records this trace.
+    pub fn is_sampled(&self) -> bool {
+        self.flags & SAMPLED != 0
+    }
+
+    /// The flags that go on, as in a `traceparent`.
+    pub fn flags(&self) -> u8 {
+        self.flags
+    }
+
+    /// The client's span, if it named one.
+    pub fn parent_id(&self) -> Option<Hex<16>> {
+        self.parent_id.map(|parent| Hex(parent.into()))
+    }
+
     /// The trace.
     pub fn trace_id(&self) -> Hex<32> {
         Hex(self.trace_id)
@@ -69,6 +84,14 @@ impl TraceContext {
 /// A number of so many lower-case hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hex<const DIGITS: usize>(u128);
+
+impl<const DIGITS: usize> Hex<DIGITS> {
+    /// The number in network byte order, two digits a byte.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let bytes = self.0.to_be_bytes();
+        bytes[bytes.len() - DIGITS / 2..].to_vec()
+    }
+}
 
 impl<const DIGITS: usize> fmt::Display for Hex<DIGITS> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -16,6 +16,7 @@ use http::Request;
 use jiff::Timestamp;
 
 use super::record::{AuditRecord, Event, OpenRecord, RequestId};
+use super::spans::{self, Exporter, Spans};
 use super::writer::Writing;
 use crate::metrics::{Counter, Requests};
 use crate::token::Prefix;
@@ -53,7 +54,7 @@ pub enum OnLoss {
 }
 
 /// The settings of the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Params {
     /// Where it is written.
     pub destination: Destination,
@@ -67,6 +68,8 @@ pub struct Params {
     pub chain: bool,
     /// How tokens made here begin, which do not belong into a log.
     pub prefix: Prefix,
+    /// Where a span is sent for each request, if it is.
+    pub spans: Option<spans::Params>,
 }
 
 /// The log, as requests see it. Cheap to clone.
@@ -88,6 +91,7 @@ pub(super) struct Shared {
     lost: AtomicU64,
     requests: Requests,
     draining: AtomicBool,
+    spans: Spans,
 }
 
 #[derive(Debug, Default)]
@@ -137,6 +141,7 @@ impl AuditLog {
     /// # Errors
     /// The file cannot be opened or the thread not started.
     pub fn open(params: &Params) -> io::Result<(Self, Writer)> {
+        let (spans, exporter) = spans::open(params.spans.as_ref(), &params.prefix)?;
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             filled: Condvar::new(),
@@ -147,10 +152,11 @@ impl AuditLog {
             lost: AtomicU64::new(0),
             requests: Requests::default(),
             draining: AtomicBool::new(false),
+            spans,
         });
         let writing = Writing::open(params, Arc::clone(&shared))?;
         let thread = thread::Builder::new().name("audit".to_owned()).spawn(move || writing.run())?;
-        Ok((Self { shared: Arc::clone(&shared) }, Writer { shared, thread }))
+        Ok((Self { shared: Arc::clone(&shared) }, Writer { shared, thread, exporter }))
     }
 
     /// Begins the record of a request that has just arrived.
@@ -223,6 +229,11 @@ impl AuditLog {
         self.shared.lost.load(Ordering::Relaxed)
     }
 
+    /// How many spans were dropped, in a program that was built to send them.
+    pub fn spans_dropped(&self) -> Option<u64> {
+        self.shared.spans.dropped()
+    }
+
     pub(super) fn is_draining(&self) -> bool {
         self.shared.draining.load(Ordering::Relaxed)
     }
@@ -230,6 +241,7 @@ impl AuditLog {
     /// Hands a record to the writer; `reserved` tells whether there is room for it in any case.
     pub(super) fn submit(&self, record: AuditRecord, reserved: bool) {
         let shared = &*self.shared;
+        shared.spans.offer(&record);
         let mut queue = shared.lock();
         if reserved {
             queue.reserved -= 1;
@@ -280,6 +292,7 @@ impl Shared {
 pub struct Writer {
     shared: Arc<Shared>,
     thread: JoinHandle<()>,
+    exporter: Exporter,
 }
 
 impl Writer {
@@ -289,12 +302,14 @@ impl Writer {
         /// How often the end of the writer is looked for.
         const LOOK: Duration = Duration::from_millis(2);
 
+        let ending = self.exporter.stop();
         let deadline = Instant::now() + patience;
         self.shared.lock().closed = Some(deadline);
         self.shared.filled.notify_one();
         while !self.thread.is_finished() && Instant::now() < deadline {
             thread::sleep(LOOK);
         }
+        ending.wait();
         let queue = self.shared.lock();
         let unwritten = queue.records.len() + queue.in_flight;
         self.shared.lost.fetch_add(unwritten as u64, Ordering::Relaxed);

@@ -7,6 +7,11 @@ mod names;
 mod reader;
 mod record;
 mod sink;
+#[cfg(feature = "otlp")]
+mod spans;
+#[cfg(not(feature = "otlp"))]
+#[path = "without_spans.rs"]
+mod spans;
 mod verify;
 mod writer;
 
@@ -16,4 +21,5 @@ pub use mcp::{Arguments, McpCall, McpFacts, McpSource, session_digest};
 pub use names::siblings;
 pub use reader::{Line, Lines};
 pub use record::{AuditRecord, Event, OpenRecord, RequestId, harmless, is_harmless};
+pub use spans::Params as SpanParams;
 pub use verify::{Fault, Finding, Verification};

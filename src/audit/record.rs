@@ -111,44 +111,44 @@ pub struct AuditRecord {
 
 /// The line as it is written, borrowed from the record.
 #[derive(Serialize)]
-struct Line<'r> {
-    ts: Micros,
-    event: Event,
-    outcome: Outcome,
-    reason: Reason,
-    request_id: &'r str,
+pub(super) struct Line<'r> {
+    pub(super) ts: Micros,
+    pub(super) event: Event,
+    pub(super) outcome: Outcome,
+    pub(super) reason: Reason,
+    pub(super) request_id: &'r str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    trace_id: Option<Hex<32>>,
+    pub(super) trace_id: Option<Hex<32>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    span_id: Option<Hex<16>>,
+    pub(super) span_id: Option<Hex<16>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    auth_source: Option<&'static str>,
+    pub(super) auth_source: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pat_id: Option<&'r str>,
+    pub(super) pat_id: Option<&'r str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pat_name: Option<&'r str>,
+    pub(super) pat_name: Option<&'r str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    user: Option<&'r str>,
+    pub(super) user: Option<&'r str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    org: Option<&'r str>,
+    pub(super) org: Option<&'r str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    client_ip: Option<IpAddr>,
+    pub(super) client_ip: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    user_agent: Option<Cow<'r, str>>,
+    pub(super) user_agent: Option<Cow<'r, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    http_method: Option<Cow<'r, str>>,
+    pub(super) http_method: Option<Cow<'r, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    path: Option<Cow<'r, str>>,
+    pub(super) path: Option<Cow<'r, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<u16>,
+    pub(super) status: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    mcp_method: Option<Cow<'r, str>>,
+    pub(super) mcp_method: Option<Cow<'r, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    mcp_tool: Option<Cow<'r, str>>,
+    pub(super) mcp_tool: Option<Cow<'r, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    mcp_resource: Option<Cow<'r, str>>,
+    pub(super) mcp_resource: Option<Cow<'r, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    mcp_prompt: Option<Cow<'r, str>>,
+    pub(super) mcp_prompt: Option<Cow<'r, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     mcp_arguments: Option<Cow<'r, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -156,36 +156,41 @@ struct Line<'r> {
     #[serde(skip_serializing_if = "Option::is_none")]
     mcp_calls: Option<Vec<ShownCall<'r>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    mcp_session: Option<&'r str>,
+    pub(super) mcp_session: Option<&'r str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    mcp_protocol_version: Option<&'r str>,
+    pub(super) mcp_protocol_version: Option<&'r str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    mcp_source: Option<McpSource>,
+    pub(super) mcp_source: Option<McpSource>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    policy: Option<&'static str>,
+    pub(super) policy: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    policy_rule: Option<Cow<'r, str>>,
-    bytes_in: u64,
-    bytes_out: u64,
+    pub(super) policy_rule: Option<Cow<'r, str>>,
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    duration_ms: Option<f64>,
+    pub(super) duration_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    ended: Option<Ended>,
+    pub(super) ended: Option<Ended>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    source_revision: Option<&'r str>,
+    pub(super) source_revision: Option<&'r str>,
 }
 
 impl AuditRecord {
     /// Appends the record to `out` as one line of JSON. Of a token with this prefix that somebody put
     /// where none belongs, only what is no secret is written.
     pub fn write(&self, out: &mut Vec<u8>, prefix: &Prefix) {
+        write_line(out, &self.line(prefix));
+    }
+
+    /// What the line says.
+    pub(super) fn line(&self, prefix: &Prefix) -> Line<'_> {
         let grant = self.grant.as_deref();
         let is_over = self.event == Event::Request;
         let masked = |text| prefix.mask(shown(text));
         let mcp = self.mcp.as_deref();
         let mut calls: Vec<_> = mcp.iter().flat_map(|mcp| &mcp.calls).map(|call| call.shown(prefix)).collect();
         let call = if calls.len() == 1 { calls.pop() } else { None }.unwrap_or_default();
-        let line = Line {
+        Line {
             ts: Micros(self.at),
             event: self.event,
             outcome: self.reason.outcome(),
@@ -220,8 +225,7 @@ impl AuditRecord {
             duration_ms: is_over.then(|| (self.duration.as_secs_f64() * 1_000_000.0).round() / 1_000.0),
             ended: is_over.then_some(self.ended),
             source_revision: self.source_revision.as_deref().filter(|revision| !revision.is_empty()),
-        };
-        write_line(out, &line);
+        }
     }
 }
 
@@ -260,7 +264,7 @@ pub(super) fn write_torn(out: &mut Vec<u8>, at: Timestamp, bytes: usize) {
 }
 
 /// RFC 3339 in UTC with exactly six digits of a second, so that lines sort as text.
-struct Micros(Timestamp);
+pub(super) struct Micros(Timestamp);
 
 impl Serialize for Micros {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

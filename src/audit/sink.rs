@@ -260,6 +260,7 @@ mod tests {
             on_loss: OnLoss::Count,
             rotation,
             chain: false,
+            spans: None,
             prefix: Prefix::default(),
         }
     }

@@ -59,6 +59,6 @@ pub(super) fn read(root: &Table<'_>, base: &Path, prefix: Prefix) -> (Params, Ta
     if let Some(table) = table {
         table.done();
     }
-    let log = Params { destination, queue, on_loss: on_loss.unwrap_or_default(), rotation, chain, prefix };
+    let log = Params { destination, queue, on_loss: on_loss.unwrap_or_default(), rotation, chain, prefix, spans: None };
     (log, tap)
 }

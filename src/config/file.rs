@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::bounds::{self, Limits, Timeouts};
 use super::units::{days, duration};
-use super::{Config, Diagnostics, Overrides, audit, diagnostics, origin, policy, tls};
+use super::{Config, Diagnostics, Overrides, audit, diagnostics, origin, otlp, policy, tls};
 use crate::access::{IdentityHeaders, Policy};
 use crate::document::{Problem, Table};
 use crate::proxy::{
@@ -79,7 +79,8 @@ impl Reader<'_> {
         let listener_tls = tls::listener(root, self.base);
         let upstream_tls = tls::upstream(root, self.base, upstream.as_ref());
         let (source, policy) = self.tokens();
-        let (audit, tap) = audit::read(root, self.base, policy.prefix.clone());
+        let (mut audit, tap) = audit::read(root, self.base, policy.prefix.clone());
+        audit.spans = otlp::read(root, self.base);
         let metrics_token_ids = self.metrics_token_ids();
         let (limits, timeouts) = (Limits::read(root), Timeouts::read(root));
         let rates = bounds::rates(root);

@@ -6,6 +6,7 @@ mod bounds;
 mod diagnostics;
 mod file;
 mod origin;
+mod otlp;
 mod policy;
 mod tls;
 mod units;

@@ -191,7 +191,11 @@ impl Scrape {
         let audit = &self.proxy.audit;
         page.counter("audit_records_total", "Audit records that were taken to be written.", audit.accepted())?;
         page.counter("audit_records_lost_total", "Audit records that were lost.", audit.lost())?;
-        page.gauge("audit_queue_records", "Audit records that wait to be written.", audit.queued())
+        page.gauge("audit_queue_records", "Audit records that wait to be written.", audit.queued())?;
+        match audit.spans_dropped() {
+            Some(dropped) => page.counter("spans_dropped_total", "Spans that were not exported.", dropped),
+            None => Ok(()),
+        }
     }
 
     fn process(&self, page: &mut Page<'_>) -> fmt::Result {

@@ -5,7 +5,6 @@
 //! time, nor a port for a minute after it. The task of a connection lives on the runtime of the worker
 //! that opened it; any other may use it, and if it is gone with its worker, a new one is opened.
 
-use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,24 +19,14 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 use http_body::Body;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use jiff::fmt::rfc2822;
 use rustls::ClientConfig;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
+use crate::https::{self, causes};
 use crate::token::Token;
-
-/// The largest head of an answer, in bytes.
-const MAX_HEAD: usize = 64 * 1024;
-
-/// How long an unused connection is kept, which is less than servers usually do, and how many of them.
-const IDLE: Duration = Duration::from_secs(4);
-const IDLE_CONNECTIONS: usize = 32;
 
 /// The settings of the way to a source.
 #[derive(Clone, Debug)]
@@ -55,7 +44,7 @@ pub struct ClientParams {
 /// Asks one source.
 #[derive(Debug)]
 pub(super) struct Client {
-    http: legacy::Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    http: https::Client<Empty<Bytes>>,
     bearer_file: Option<PathBuf>,
     timeout: Duration,
     max_size: usize,
@@ -100,17 +89,7 @@ pub(super) enum Failure {
 impl Client {
     pub(super) fn new(params: &ClientParams) -> Self {
         let ClientParams { tls, bearer_file, timeout, max_size } = params.clone();
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        let connector =
-            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
-        let http = legacy::Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .http1_max_buf_size(MAX_HEAD)
-            .build(connector);
+        let http = https::client(tls);
         Self { http, bearer_file, timeout, max_size }
     }
 
@@ -181,17 +160,6 @@ async fn bearer(file: &Path) -> Result<HeaderValue, Failure> {
     });
     let read = read.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
     read.map_err(|error| Failure::Bearer { file: file.to_owned(), error })
-}
-
-/// An error with all that it was caused by.
-fn causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 // --- Whether it has changed -----------------------------------------------------------------

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 9] = [
     &["deadline", "document", "verdict"],
     &["mcp", "metrics", "token", "trace", "watch"],
-    &["access", "tls"],
+    &["access", "https", "tls"],
     &["source", "audit"],
     &["proxy"],
     &["server"],

@@ -7,10 +7,11 @@ use patgate::config::{Config, Overrides};
 use crate::harness::Folder;
 
 const EXAMPLE: &str = include_str!("../../config/patgate.toml");
-const SOURCES: [&str; 5] = [
+const SOURCES: [&str; 6] = [
     include_str!("../../src/config/file.rs"),
     include_str!("../../src/config/audit.rs"),
     include_str!("../../src/config/bounds.rs"),
+    include_str!("../../src/config/otlp.rs"),
     include_str!("../../src/config/policy.rs"),
     include_str!("../../src/config/tls.rs"),
 ];
@@ -38,6 +39,11 @@ fn uncommented(choose: impl Fn(&str) -> bool) -> String {
     paragraphs.collect::<Vec<_>>().join("\n\n")
 }
 
+/// Whether the keys of a paragraph can be set in this program.
+fn is_built(paragraph: &str) -> bool {
+    cfg!(feature = "otlp") || !paragraph.contains("`otlp`")
+}
+
 /// Whether the values of a paragraph are examples, and not the defaults.
 fn is_example(paragraph: &str) -> bool {
     paragraph.contains("Default:")
@@ -55,10 +61,21 @@ fn the_example_is_valid_as_it_stands() {
 #[test]
 fn the_example_is_valid_with_every_key_set() {
     let folder = folder();
-    folder.write("patgate.toml", &uncommented(|_| true));
+    folder.write("patgate.toml", &uncommented(is_built));
     // the certificate authorities are read only where they are needed
     let check = folder.run(&["check", "--config", "patgate.toml", "--upstream", "https://localhost:3000"]);
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
+}
+
+#[cfg(not(feature = "otlp"))]
+#[test]
+fn spans_are_refused_where_the_program_cannot_send_them() {
+    let folder = folder();
+    folder.configure("http://127.0.0.1:3000", "[otlp]\nendpoint = \"http://127.0.0.1:4318/v1/traces\"\n");
+    let check = folder.run(&["check", "--config", "patgate.toml"]);
+    assert_eq!(check.status.code(), Some(2));
+    let error = String::from_utf8_lossy(&check.stderr);
+    assert!(error.contains("otlp: this program was built without it: build it with `--features otlp`"), "{error}");
 }
 
 #[test]
@@ -68,7 +85,7 @@ fn the_defaults_in_the_example_are_the_real_ones() {
         let overrides = Overrides { config: Some(folder.write(name, text)), ..Overrides::default() };
         format!("{:#?}", Config::load(&overrides).unwrap())
     };
-    let defaults = uncommented(|paragraph| !is_example(paragraph));
+    let defaults = uncommented(|paragraph| !is_example(paragraph) && is_built(paragraph));
     let set = defaults.lines().filter(|line| line.contains('=') && !line.starts_with('#')).count();
     assert!(set > 25, "only {set} keys are set");
     assert_eq!(load("bare.toml", EXAMPLE), load("defaults.toml", &defaults));

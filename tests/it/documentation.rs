@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::harness::{Folder, patgate};
 
 /// Examples that are run as what they are, by something else than a shell here.
-const ELSEWHERE: [&str; 4] = [
+const ELSEWHERE: [&str; 5] = [
     // tests/it/demo.rs
     "cargo run --release --locked -- demo\n",
     // it runs this very test
@@ -17,6 +17,8 @@ const ELSEWHERE: [&str; 4] = [
     "cargo install --locked --path .\n",
     // tests/run does, for it takes minutes
     "config/release target/release-files\n",
+    // tests/run does, for its tests and without optimisation
+    "cargo install --locked --path . --features otlp\n",
 ];
 
 /// What an example finds: `patgate`, which checks where it would serve, and stand-ins for programs that would

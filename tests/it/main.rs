@@ -34,6 +34,8 @@ mod installed;
 mod lifecycle;
 mod manual;
 mod metrics;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod peers;
 mod policy;
 mod rates;

@@ -137,6 +137,7 @@ fn every_metric_is_documented_and_every_documented_one_is_there() {
     // the other tables there are about expressions
     let documented: BTreeSet<_> = rows
         .filter(|cells| cells.len() == 7)
+        .filter(|cells| cfg!(feature = "otlp") || !cells[4].contains("feature otlp"))
         .map(|cells| {
             assert!(!cells[4].is_empty(), "{cells:?}");
             (cells[1].clone(), cells[2].clone(), cells[3].clone())

@@ -24,7 +24,8 @@ impl Scene {
         let destination = Destination::File(folder.path().join("in/log"));
         fs::create_dir(folder.path().join("in")).unwrap();
         let (rotation, prefix) = (Rotation::default(), Prefix::default());
-        let params = Params { destination, queue: 1000, on_loss: OnLoss::Count, rotation, chain: true, prefix };
+        let params =
+            Params { destination, queue: 1000, on_loss: OnLoss::Count, rotation, chain: true, prefix, spans: None };
         Self { folder, params }
     }
 
