@@ -306,10 +306,11 @@ fn lost_audit_records_are_told() {
     let folder = Folder::new();
     let token = folder.token("alice", &[]);
     folder.configure(&origin.url(), "");
-    let text = folder.read("patgate.toml").replace("audit.jsonl", "/dev/full");
+    let text = folder.read("patgate.toml").replace("\"audit.jsonl\"", "\"/dev/full\"\nqueue = 1");
     folder.write("patgate.toml", &text);
     let proxy = folder.serve_with(&[], &[]);
-    for _ in 0..3 {
+    // the first one waits to be written, and takes all the room there is
+    for _ in 0..4 {
         assert_eq!(proxy.ask(&get(&token, "")).status, 200);
     }
     eventually("three lost records", || (count(&page(&proxy), "patgate_audit_records_lost_total") == 3).then_some(()));
