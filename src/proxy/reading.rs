@@ -50,7 +50,7 @@ pub(super) struct Reading {
 }
 
 /// A request whose body may move on: it was read and judged if a right of its caller depends on it.
-/// Only [`Reading::clear`] makes one.
+/// Only `Reading::clear` makes one.
 ///
 /// ```compile_fail
 /// fn forge(request: http::Request<patgate::proxy::Inbound>) -> patgate::proxy::Cleared {
