@@ -40,6 +40,7 @@ fn params(path: &Path, chain: bool) -> Params {
         destination: Destination::File(path.to_owned()),
         queue: 10_000_000,
         on_loss: OnLoss::Count,
+        patience: Duration::from_secs(2),
         rotation: Rotation::default(),
         chain,
         spans: None,

@@ -46,7 +46,7 @@ pub struct Rotation {
 /// What happens to requests when records cannot be written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnLoss {
-    /// They are served; records that do not fit into the queue are lost and counted.
+    /// They are served; records that have waited too long, or do not fit into the queue, are lost and counted.
     #[default]
     Count,
     /// They are refused, until records can be written again.
@@ -62,6 +62,8 @@ pub struct Params {
     pub queue: usize,
     /// What happens when they cannot.
     pub on_loss: OnLoss,
+    /// How long they wait for a destination that fails, under [`OnLoss::Count`].
+    pub patience: Duration,
     /// When a file is set aside.
     pub rotation: Rotation,
     /// Whether each record carries a number and a hash over the one before.
@@ -247,12 +249,7 @@ impl AuditLog {
             queue.reserved -= 1;
         }
         if queue.closed.is_some() || queue.occupied() >= shared.capacity {
-            let first = queue.lose(1);
-            drop(queue);
-            shared.lost.fetch_add(1, Ordering::Relaxed);
-            if first {
-                tracing::error!("the audit log takes no more records: they are lost from now on, and counted");
-            }
+            shared.lose(queue, 1);
             return;
         }
         queue.records.push(record);
@@ -268,6 +265,31 @@ impl Shared {
     /// A panic elsewhere must not end the log: the queue is whole after every statement.
     pub(super) fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lose(&self, mut queue: MutexGuard<'_, Queue>, count: u64) {
+        let first = queue.lose(count);
+        drop(queue);
+        self.lost.fetch_add(count, Ordering::Relaxed);
+        if first {
+            tracing::error!("audit records are lost from now on, and counted");
+        }
+    }
+
+    /// Records are not kept any longer: so many that the writer has taken are lost, and all that wait for it.
+    /// What it was about to tell of earlier losses is told later.
+    pub(super) fn give_up(&self, taken: usize, untold: Option<Missing>) {
+        let mut queue = self.lock();
+        queue.in_flight = 0;
+        let count = (taken + std::mem::take(&mut queue.records).len()) as u64;
+        if let Some(Missing { count, since }) = untold {
+            let missing = queue.missing.get_or_insert(Missing { count: 0, since });
+            missing.count += count;
+            missing.since = missing.since.min(since);
+        }
+        if count > 0 {
+            self.lose(queue, count);
+        }
     }
 
     /// Keeps room for the record of a request that now begins. `None`: the operator wants no request

@@ -131,6 +131,11 @@ impl Sink {
         }
     }
 
+    /// Whether there is something to write to.
+    pub(super) fn is_open(&self) -> bool {
+        !matches!(self, Self::File(LogFile { open: None, .. }))
+    }
+
     /// Lets go of the file; it is opened by its name when it is next needed.
     pub(super) fn close(&mut self) {
         if let Self::File(file) = self {
@@ -258,6 +263,7 @@ mod tests {
             destination: Destination::File(path.to_owned()),
             queue: 1,
             on_loss: OnLoss::Count,
+            patience: std::time::Duration::from_secs(2),
             rotation,
             chain: false,
             spans: None,

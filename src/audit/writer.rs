@@ -18,7 +18,7 @@ use std::vec::Drain;
 use jiff::Timestamp;
 
 use super::chain::{Head, Sealed};
-use super::log::{Destination, Missing, Params, Shared};
+use super::log::{Destination, Missing, OnLoss, Params, Shared};
 use super::names;
 use super::reader::Lines;
 use super::record::{self, AuditRecord};
@@ -52,6 +52,9 @@ pub(super) struct Writing {
     /// Lost records that the log does not tell of yet.
     missing: Option<Missing>,
     rotate_again: Option<Instant>,
+    /// How long records wait for a destination that fails; none: as long as it does.
+    patience: Option<Duration>,
+    failing_since: Option<Instant>,
 }
 
 /// What is being written.
@@ -64,6 +67,10 @@ struct Piece {
     since: usize,
     /// How many records are in it.
     records: usize,
+    /// The link before its first record.
+    before: Option<Head>,
+    /// The lost records that it tells of.
+    missing: Option<Missing>,
 }
 
 impl Piece {
@@ -100,6 +107,9 @@ impl Writing {
             piece: Piece::default(),
             missing: None,
             rotate_again: None,
+            // where nothing is served without a record, nothing more comes, and what is there is kept
+            patience: (params.on_loss == OnLoss::Count).then_some(params.patience),
+            failing_since: None,
         };
         if let Destination::File(path) = &params.destination
             && fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
@@ -216,6 +226,9 @@ impl Writing {
                         return false;
                     }
                     self.look_again();
+                    if self.is_out_of_patience() {
+                        self.give_up(records);
+                    }
                 }
             }
         }
@@ -230,13 +243,15 @@ impl Writing {
         }
         self.piece.text.clear();
         (self.piece.done, self.piece.since) = (0, 0);
+        (self.piece.before, self.piece.missing) = (self.chain, None);
         while self.piece.text.len() < PIECE {
             let start = self.piece.text.len();
             if let Some(record) = records.next() {
                 record.write(&mut self.piece.text, &self.prefix);
                 self.piece.records += 1;
-            } else if let Some(Missing { count, since }) = self.missing.take() {
+            } else if let Some(missing) = self.missing.take() {
                 // whatever was lost came after all that was in the queue
+                let Missing { count, since } = *self.piece.missing.insert(missing);
                 record::write_lost(&mut self.piece.text, Timestamp::now(), count, since);
             } else {
                 break;
@@ -328,13 +343,15 @@ impl Writing {
         }
     }
 
-    fn succeed(&self) {
+    fn succeed(&mut self) {
+        self.failing_since = None;
         if self.shared.failing.swap(false, Ordering::Relaxed) {
             tracing::info!("the audit log is written again");
         }
     }
 
-    fn fail(&self, error: &io::Error) {
+    fn fail(&mut self, error: &io::Error) {
+        self.failing_since.get_or_insert_with(Instant::now);
         if !self.shared.failing.swap(true, Ordering::Relaxed) {
             tracing::error!(%error, "the audit log cannot be written: records wait in memory");
         }
@@ -357,6 +374,34 @@ impl Writing {
                 self.piece.done = self.piece.since;
             }
         }
+    }
+
+    fn is_out_of_patience(&self) -> bool {
+        self.patience.zip(self.failing_since).is_some_and(|(patience, since)| since.elapsed() >= patience)
+    }
+
+    /// Counts as lost what was not written of the piece, and all that was to follow it: memory is no place in
+    /// which records are safe. The chain goes on from the last one that was written whole.
+    fn give_up(&mut self, records: &mut Peekable<Drain<'_, AuditRecord>>) {
+        // what comes from now on has the same patience
+        self.failing_since = Some(Instant::now());
+        let piece = std::mem::take(&mut self.piece);
+        let (written, _) = piece.text.split_at(piece.done.min(piece.text.len()));
+        let end = memchr::memrchr(b'\n', written).map_or(0, |end| end + 1);
+        let (whole, torn) = written.split_at(end);
+        let rest = piece.text.get(end..).unwrap_or_default();
+        if let Some(head) = &mut self.chain {
+            let sealed = whole.trim_ascii_end().rsplit(|byte| *byte == b'\n').next().and_then(Sealed::read);
+            *head = sealed.map(|sealed| sealed.head).or(piece.before).unwrap_or(*head);
+        }
+        if !torn.is_empty() && self.sink.is_open() {
+            self.piece.text.push(b'\n');
+        }
+        // a line that tells of lost records is no record, and what it tells is told later
+        let lines = memchr::memchr_iter(b'\n', rest).count().saturating_sub(piece.missing.iter().count());
+        let lost = lines.min(piece.records) + records.by_ref().count();
+        let untold = piece.missing.or(self.missing.take());
+        self.shared.give_up(lost, untold);
     }
 
     /// Rests before another try; `false` if there is nothing more to be tried, or no time.

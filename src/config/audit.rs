@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::bounds::{bytes, in_memory};
-use super::units::days;
+use super::units::{days, duration};
 use crate::audit::{Arguments, Destination, OnLoss, Params, Rotation};
 use crate::document::Table;
 use crate::proxy::TapParams;
@@ -42,6 +42,7 @@ pub(super) fn read(root: &Table<'_>, base: &Path, prefix: Prefix) -> (Params, Ta
             _ => Err(format!("`{text}` is no such choice: write \"count\" or \"refuse\"")),
         })
     });
+    let patience = table.and_then(|table| table.parsed("patience", duration)).unwrap_or(Duration::from_secs(2));
     let chain = table.and_then(|table| table.truth("chain")).unwrap_or(false);
     let rotation = Rotation { size: rotate_size, age, keep };
     let size = |key, default| table.and_then(|table| bytes(table, key, 0)).map_or(default, in_memory);
@@ -59,6 +60,15 @@ pub(super) fn read(root: &Table<'_>, base: &Path, prefix: Prefix) -> (Params, Ta
     if let Some(table) = table {
         table.done();
     }
-    let log = Params { destination, queue, on_loss: on_loss.unwrap_or_default(), rotation, chain, prefix, spans: None };
+    let log = Params {
+        destination,
+        queue,
+        on_loss: on_loss.unwrap_or_default(),
+        patience,
+        rotation,
+        chain,
+        prefix,
+        spans: None,
+    };
     (log, tap)
 }

@@ -164,7 +164,9 @@ impl Prefix {
             masked.push_str(before);
             rest = token;
             if id == ID_LENGTH && token.as_bytes().get(id) == Some(&b'_') {
-                let secret = run(&token[id + 1..]);
+                // another token may follow at once
+                let next = memchr::memmem::find(&token.as_bytes()[id + 1..], self.0.as_bytes());
+                let secret = run(&token[id + 1..]).min(next.unwrap_or(usize::MAX));
                 masked.push_str(&token[..=id]);
                 masked.push_str(if secret > 0 { "[masked]" } else { "" });
                 rest = &token[id + 1 + secret..];

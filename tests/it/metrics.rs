@@ -306,13 +306,13 @@ fn lost_audit_records_are_told() {
     let folder = Folder::new();
     let token = folder.token("alice", &[]);
     folder.configure(&origin.url(), "");
-    let text = folder.read("patgate.toml").replace("\"audit.jsonl\"", "\"/dev/full\"\nqueue = 1");
+    let text = folder.read("patgate.toml").replace("audit.jsonl", "/dev/full");
     folder.write("patgate.toml", &text);
     let proxy = folder.serve_with(&[], &[]);
-    // the first one waits to be written, and takes all the room there is
-    for _ in 0..4 {
+    for _ in 0..3 {
         assert_eq!(proxy.ask(&get(&token, "")).status, 200);
     }
+    // they wait for a while, in vain
     eventually("three lost records", || (count(&page(&proxy), "patgate_audit_records_lost_total") == 3).then_some(()));
 }
 
@@ -403,8 +403,8 @@ fn reloads_are_counted_and_so_is_how_long_a_revocation_takes() {
 
     let good = folder.read("tokens.toml");
     put("tokens.toml", "[[tokens]]\n");
-    let bad = page_when("a bad list", &|page| reloads(page, "tokens", "failure") == 1);
-    assert_eq!(count(&bad, "patgate_token_source_troubled"), 1);
+    let bad = page_when("a bad list", &|page| count(page, "patgate_token_source_troubled") == 1);
+    assert_eq!(reloads(&bad, "tokens", "failure"), 1);
     assert_eq!(count(&bad, "patgate_token_list_generation"), count(&first, "patgate_token_list_generation"));
     // looking at what is no good confirms nothing
     page_when("the list to age", &|page| value(page, "patgate_token_list_age_seconds") > 0.5);

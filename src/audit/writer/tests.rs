@@ -24,8 +24,8 @@ impl Scene {
         let destination = Destination::File(folder.path().join("in/log"));
         fs::create_dir(folder.path().join("in")).unwrap();
         let (rotation, prefix) = (Rotation::default(), Prefix::default());
-        let params =
-            Params { destination, queue: 1000, on_loss: OnLoss::Count, rotation, chain: true, prefix, spans: None };
+        let (on_loss, patience) = (OnLoss::Count, PATIENCE);
+        let params = Params { destination, queue: 1000, on_loss, patience, rotation, chain: true, prefix, spans: None };
         Self { folder, params }
     }
 
@@ -75,6 +75,32 @@ fn what_cannot_be_written_waits_and_what_does_not_fit_is_told_of() {
     assert_eq!((&lines[10]["event"], &lines[10]["lost"]), (&"audit_lost".into(), &5.into()));
     assert_eq!(lines[10]["since"].as_str().map(str::len), Some(27));
     assert!((2..=12).zip(&lines).all(|(seq, line)| line["seq"] == seq), "{lines:#?}");
+}
+
+#[test]
+fn what_has_waited_too_long_is_lost_and_told_of_and_the_chain_goes_on() {
+    let mut scene = Scene::new();
+    scene.params.patience = Duration::from_millis(300);
+    let (log, writer) = scene.open();
+    submit(&log, 1);
+    eventually("the first record", || scene.lines().len() == 1);
+    fs::rename(scene.path(), scene.folder.path().join("before")).unwrap();
+    fs::remove_dir_all(scene.folder.path().join("in")).unwrap();
+    submit(&log, 15);
+    eventually("the loss of all", || log.lost() == 15);
+    submit(&log, 2);
+    eventually("the loss of those, too", || log.lost() == 17);
+    fs::create_dir(scene.folder.path().join("in")).unwrap();
+    submit(&log, 1);
+    assert!(writer.finish(PATIENCE));
+    let lines = scene.lines();
+    let told: u64 =
+        lines.iter().filter(|line| line["event"] == "audit_lost").filter_map(|line| line["lost"].as_u64()).sum();
+    assert_eq!((told, lines.iter().filter(|line| line["event"] == "request").count()), (17, 1), "{lines:#?}");
+    let before = fs::read_to_string(scene.folder.path().join("before")).unwrap();
+    let all = before + &fs::read_to_string(scene.path()).unwrap();
+    let sealed: Vec<_> = all.lines().map(|line| Sealed::read(line.as_bytes()).expect(&all)).collect();
+    assert!(sealed.windows(2).all(|pair| pair[1].follows(&pair[0].head.hash)), "{all}");
 }
 
 #[test]
