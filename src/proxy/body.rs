@@ -244,6 +244,8 @@ struct Relay {
     streams: Arc<Streams>,
     /// From the first look that did not bring the end on.
     watched: Option<Watched>,
+    /// What broke it off, until what came before has been sent.
+    broken: Option<BrokenOff>,
 }
 
 /// Why an answer stops short. The client must not take what it has for the whole.
@@ -289,6 +291,7 @@ impl Outgoing {
             _turn: turn,
             streams,
             watched: None,
+            broken: None,
         };
         if relay.body.is_end_stream() {
             relay.ended = Some(Ended::Complete);
@@ -368,6 +371,9 @@ impl Body for Outgoing {
             if relay.watched.as_ref().is_some_and(Watched::is_to_be_announced) {
                 relay.announce();
             }
+            if let Some(broken) = relay.broken.take() {
+                return Poll::Ready(Some(Err(broken)));
+            }
             let Poll::Ready(frame) = Pin::new(&mut relay.body).poll_frame(cx) else {
                 if relay.watched.is_none() && relay.is_cut(cx) {
                     return Poll::Ready(Some(Err(BrokenOff::Cut)));
@@ -391,10 +397,15 @@ impl Body for Outgoing {
                 }
                 Some(Err(error)) => {
                     relay.fail(&error);
-                    return Poll::Ready(Some(Err(match error {
+                    // The HTTP library drops what it has gathered when a body fails, which may be the head as
+                    // well: a client that hears nothing at all may send its request again. So it is told to
+                    // wait, which makes it send, and asks again at once.
+                    relay.broken = Some(match error {
                         Broken::Upstream(error) => BrokenOff::Upstream(error),
                         Broken::Screened(why) => BrokenOff::Screened(why),
-                    })));
+                    });
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
                 }
                 None => {
                     relay.ended = Some(Ended::Complete);

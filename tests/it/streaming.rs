@@ -198,3 +198,18 @@ fn resident(proxy: &Proxy) -> usize {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
 }
+
+#[test]
+fn what_came_before_an_upstream_broke_off_arrives_and_the_break_with_it() {
+    let (origin, _folder, token, proxy) = staged("");
+    let mut client = Line::to(&proxy.address);
+    client.send(get(&token, ""));
+    let mut upstream = origin.accept();
+    upstream.request();
+    // all at once, so that the end is known before anything has gone on
+    upstream.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nbegun\r\n");
+    drop(upstream);
+    assert_eq!(client.answer_head().status, 200);
+    assert_eq!(client.chunk(), "begun");
+    assert!(!client.end_of_chunks(), "a broken answer must not seem whole");
+}
