@@ -203,12 +203,12 @@ fn resident(proxy: &Proxy) -> usize {
 fn what_came_before_an_upstream_broke_off_arrives_and_the_break_with_it() {
     let (origin, _folder, token, proxy) = staged("");
     let mut client = Line::to(&proxy.address);
-    client.send(get(&token, ""));
+    client.send(get(&token, "Connection: close\r\n"));
     let mut upstream = origin.accept();
     upstream.request();
     // all at once, so that the end is known before anything has gone on
     upstream.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nbegun\r\n");
-    drop(upstream);
+    upstream.socket().shutdown(std::net::Shutdown::Both).unwrap();
     assert_eq!(client.answer_head().status, 200);
     assert_eq!(client.chunk(), "begun");
     assert!(!client.end_of_chunks(), "a broken answer must not seem whole");
