@@ -2,27 +2,21 @@
 
 use clap::Args;
 
-use super::record::{NewRecord, check_holder, end_of_life};
+use super::record::{NewRecord, Terms, check_holder};
 use super::secret;
 use crate::access::{Credential, Policy};
 use crate::cli::store::{Common, Snapshot, this_second};
 use crate::cli::{Exit, print, words};
 use crate::source::Section;
-use crate::token::{
-    Checksum, Lifetime, PREFIX_LENGTH, Scope, Token, TokenHash, TokenId, plain_text, token_prefix, user_id,
-};
+use crate::token::{Checksum, PREFIX_LENGTH, Token, TokenHash, TokenId, token_prefix};
 
 /// A beginning of a shorter token would be too much of it.
 const LONG_ENOUGH_FOR_A_PREFIX: usize = 24;
 
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Import {
-    /// Whom the token stands for
-    #[arg(long, value_name = "USER", value_parser = user_id)]
-    user: String,
-    /// What its owner calls it
-    #[arg(long, value_name = "NAME", value_parser = plain_text)]
-    name: String,
+    #[command(flatten)]
+    terms: Terms,
     /// Its hash: sha256:<64 hex> or '$2b$…' in single quotes [default: the token itself is read from
     /// standard input and hashed]
     #[arg(long, value_name = "HASH")]
@@ -33,12 +27,6 @@ pub(in crate::cli) struct Import {
     /// Its public id [default: the one in a token of our form, else a new one]
     #[arg(long, value_name = "ID")]
     id: Option<String>,
-    /// How long it lives here, from now on [default: 90d, or tokens.max_lifetime if that is shorter]
-    #[arg(long, value_name = "LIFETIME")]
-    expires: Option<Lifetime>,
-    /// What it may do at most; may be given several times [default: all that the user may]
-    #[arg(long = "scope", value_name = "SCOPE", value_parser = Scope::parse)]
-    scopes: Vec<Scope>,
     #[command(flatten)]
     common: Common,
 }
@@ -54,7 +42,8 @@ impl Import {
     pub(super) fn run(self) -> Result<(), Exit> {
         let store = self.common.open()?;
         let now = this_second();
-        let expires_at = end_of_life(self.expires, &store.policy, now)?;
+        let expires_at = self.terms.end_of_life(&store.policy, now)?;
+        let tools = self.terms.tools();
         let asked = self.id.as_deref().map(TokenId::parse).transpose();
         let asked = asked.map_err(|why| Exit::usage(format!("--id: {why}")))?;
         let foreign = match &self.hash {
@@ -66,18 +55,12 @@ impl Import {
             None => TokenId::random().map_err(Exit::no_random_numbers)?,
         };
         let ((), after) = store.edit(|before, draft| {
-            check_holder(before, &self.user)?;
+            check_holder(before, &self.terms.user)?;
             check_new(before, &id, &foreign.hash)?;
             let record = NewRecord {
-                id: &id,
-                hash: foreign.hash.to_string(),
                 prefix: foreign.prefix,
-                user: &self.user,
-                name: Some(&self.name),
-                scopes: (!self.scopes.is_empty()).then(|| self.scopes.iter().map(Scope::as_str).collect()),
-                tools: None,
-                created_at: now,
                 expires_at,
+                ..self.terms.record(&id, foreign.hash.to_string(), tools.as_ref(), now)
             };
             draft.add(Section::Tokens, &[record.fields()]);
             Ok(())

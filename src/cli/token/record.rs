@@ -1,5 +1,6 @@
 //! A record to be added: what `create`, `rotate` and `import` have in common.
 
+use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use toml::Value;
@@ -9,10 +10,64 @@ use crate::cli::facts::Facts;
 use crate::cli::store::Snapshot;
 use crate::cli::{Exit, print, words};
 use crate::source::{Fields, moment};
-use crate::token::{Lifetime, Minted, NameRules, PREFIX_LENGTH, Pattern, Status, Token, TokenId};
+use crate::token::{
+    Lifetime, Minted, NameRules, PREFIX_LENGTH, Pattern, Scope, Status, Token, TokenId, plain_text, user_id,
+};
 
 /// How long a token lives if nobody says otherwise and the policy allows it.
 const DEFAULT_LIFETIME: SignedDuration = SignedDuration::from_hours(90 * 24);
+
+/// What `create` and `import` are told of a token alike.
+#[derive(Args, Debug)]
+pub(super) struct Terms {
+    /// Whom the token stands for
+    #[arg(long, value_name = "USER", value_parser = user_id)]
+    pub(super) user: String,
+    /// What its owner calls it, such as "Claude Code on laptop"
+    #[arg(long, value_name = "NAME", value_parser = plain_text)]
+    name: String,
+    /// How long it lives from now on: 45s, 12h, 90d, 1y, a date such as 2027-01-31, or never [default:
+    /// 90d, or tokens.max_lifetime if that is shorter]
+    #[arg(long, value_name = "LIFETIME")]
+    expires: Option<Lifetime>,
+    /// What it may do at most; may be given several times [default: all that the user may]
+    #[arg(long = "scope", value_name = "SCOPE", value_parser = Scope::parse)]
+    scopes: Vec<Scope>,
+    /// A tool that it may call, or a pattern such as "get_*"; may be given several times [default: all
+    /// that its scopes allow]
+    #[arg(long = "tool", value_name = "PATTERN", value_parser = Pattern::parse)]
+    allowed_tools: Vec<Pattern>,
+    /// A tool, or a pattern of tools, that it may not call whatever else allows it
+    #[arg(long = "deny-tool", value_name = "PATTERN", value_parser = Pattern::parse)]
+    denied_tools: Vec<Pattern>,
+}
+
+impl Terms {
+    /// When the token ends if it is listed now, within the policy.
+    pub(super) fn end_of_life(&self, policy: &Policy, now: Timestamp) -> Result<Option<Timestamp>, Exit> {
+        end_of_life(self.expires, policy, now)
+    }
+
+    /// The rules for its tools, if there are any.
+    pub(super) fn tools(&self) -> Option<NameRules> {
+        let allow = (!self.allowed_tools.is_empty()).then(|| self.allowed_tools.clone().into());
+        let rules = NameRules { allow, deny: self.denied_tools.clone().into() };
+        Some(rules).filter(|rules| *rules != NameRules::default())
+    }
+
+    /// The record of a token that is listed now, without an end.
+    pub(super) fn record<'r>(
+        &'r self,
+        id: &'r TokenId,
+        hash: String,
+        tools: Option<&'r NameRules>,
+        created_at: Timestamp,
+    ) -> NewRecord<'r> {
+        let scopes = (!self.scopes.is_empty()).then(|| self.scopes.iter().map(Scope::as_str).collect());
+        let (user, name) = (self.user.as_str(), Some(self.name.as_str()));
+        NewRecord { id, hash, prefix: None, user, name, scopes, tools, created_at, expires_at: None }
+    }
+}
 
 /// A token that is about to be listed.
 #[derive(Debug)]

@@ -11,6 +11,10 @@ fn import_takes_a_hash_or_a_token_from_standard_input() {
     };
     assert_eq!(import("", "--hash … --id vector", &[HASH_OF_ABC]).went_well(), "vector");
     assert_eq!(import("wick_pat_0123456789abcdef0123456789abcdef\n", "", &[]).went_well().len(), 10);
+    let narrow = import("narrow", "--id narrow --scope mcp:read --tool get_* --deny-tool get_secret", &[]);
+    assert_eq!(narrow.went_well(), "narrow");
+    let tools = say(&folder, "token show narrow --json", &[]).any_json()["tools"].clone();
+    assert_eq!(tools.to_string(), r#"{"allow":["get_*"],"deny":["get_secret"]}"#);
     import("abc", "", &[]).refused(1, &["already", "vector"]);
     import("abcd", "--id vector", &[]).refused(1, &["`vector` is taken"]);
     import("", "--hash …", &[BCRYPT]).refused(2, &["--prefix", "first 10 characters"]);
