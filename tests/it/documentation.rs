@@ -256,3 +256,20 @@ fn links_lead_somewhere() {
     }
     assert!(found >= 12, "{found}");
 }
+
+#[test]
+fn every_test_that_the_threat_model_names_is_there() {
+    let page = &pages()["docs/threat-model.md"];
+    let names = page.split('`').skip(1).step_by(2).filter(|code| code.contains("::") && !code.contains(' '));
+    let mut found = 0;
+    for name in names.filter(|name| *name != "headers::x") {
+        let (module, function) = name.rsplit_once("::").unwrap();
+        let module = module.trim_end_matches("::tests").replace("::", "/");
+        let places = ["tests/it", "src"].map(|root| repository().join(root).join(&module));
+        let files = places.iter().flat_map(|place| [place.with_extension("rs"), place.join("mod.rs")]);
+        let text: String = files.filter_map(|file| fs::read_to_string(file).ok()).collect();
+        assert!(text.contains(&format!("fn {function}(")), "there is no test {name}");
+        found += 1;
+    }
+    assert!(found >= 80, "{found}");
+}
