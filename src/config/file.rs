@@ -208,6 +208,7 @@ impl Reader<'_> {
         let max_lifetime = table.and_then(|table| table.parsed("max_lifetime", days));
         let last_used = table.and_then(|table| table.string("last_used"));
         let allow_empty = table.and_then(|table| table.truth("allow_empty")).unwrap_or(false);
+        let refuse_exposed = table.and_then(|table| table.truth("refuse_exposed")).unwrap_or(false);
         if let Some(table) = table {
             table.done();
         }
@@ -230,6 +231,7 @@ impl Reader<'_> {
             deny_list,
             poll,
             allow_empty,
+            refuse_exposed,
             parallel_trials: 1,
         });
         (params, policy)

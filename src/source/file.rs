@@ -1,11 +1,13 @@
 //! The token file and the deny list: read whole, checked whole, put into force whole. A bad file
 //! changes nothing.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::Params;
 use super::publish::Publisher;
 use crate::access::DenyList;
 use crate::document::{Problem, Problems};
@@ -16,25 +18,32 @@ use crate::watch::{Content, Look, Reload, Revision, Watch, read};
 #[derive(Debug)]
 pub(super) struct FileSource {
     watch: Watch,
+    refuse_exposed: bool,
     publisher: Arc<Publisher>,
 }
 
 impl FileSource {
     /// Reads it for the first time and publishes what it says.
-    pub(super) fn open(path: &Path, poll: Duration, publisher: &Arc<Publisher>) -> Result<Self, Problems> {
+    pub(super) fn open(path: &Path, params: &Params, publisher: &Arc<Publisher>) -> Result<Self, Problems> {
+        let Params { poll, refuse_exposed, .. } = *params;
         let content = read(path)?;
         let list = read_list(&content)?;
+        judge_modes(&content, refuse_exposed)?;
         publisher.list(|| Ok(list), &revision(&content), None);
-        Ok(Self { watch: Watch::after(path, poll, &content), publisher: Arc::clone(publisher) })
+        Ok(Self { watch: Watch::after(path, poll, &content), refuse_exposed, publisher: Arc::clone(publisher) })
     }
 
     pub(super) async fn follow(self, reload: Reload) {
-        let publisher = self.publisher;
+        let (publisher, refuse_exposed) = (self.publisher, self.refuse_exposed);
         let good = AtomicBool::new(true);
         let looked = move |look| match look {
             Look::Changed { content, noticed } => {
                 let revision = content.as_ref().map(revision).unwrap_or_default();
-                let read = || content.and_then(|content| read_list(&content));
+                let read = || {
+                    let content = content?;
+                    judge_modes(&content, refuse_exposed)?;
+                    read_list(&content)
+                };
                 good.store(publisher.list(read, &revision, Some(noticed)), Ordering::Relaxed);
             }
             Look::Unchanged if good.load(Ordering::Relaxed) => publisher.unchanged(),
@@ -68,6 +77,22 @@ impl DenyFile {
         };
         self.watch.follow(reload, looked).await;
     }
+}
+
+/// Looks whether everybody on this machine can read a file, and learn who holds tokens, or even write it, and
+/// let anybody in.
+fn judge_modes(content: &Content, refuse: bool) -> Result<(), Problems> {
+    let is_exposed = |path: &Path| path.metadata().is_ok_and(|file| file.permissions().mode() & 0o006 != 0);
+    let exposed = content.iter().map(|(path, _)| path).filter(|path| is_exposed(path));
+    let advice = "everybody on this machine can read or write it: take that right from others (chmod o-rw)";
+    if refuse {
+        let problems: Vec<_> = exposed.map(|path| Problem::in_file(path, advice)).collect();
+        return if problems.is_empty() { Ok(()) } else { Err(Problems(problems)) };
+    }
+    for path in exposed {
+        tracing::warn!(path = %path.display(), "a token file is exposed: {advice}");
+    }
+    Ok(())
 }
 
 fn revision(content: &Content) -> String {

@@ -50,6 +50,8 @@ pub struct Params {
     pub last_used: Option<PathBuf>,
     /// Whether a list may become empty; otherwise that is taken for a mishap.
     pub allow_empty: bool,
+    /// Whether a token file is refused that everybody on this machine can read or write.
+    pub refuse_exposed: bool,
     /// How many bcrypt hashes are tried at the same time.
     pub parallel_trials: usize,
 }
@@ -145,7 +147,7 @@ impl Source {
 impl List {
     fn open(params: &Params, publisher: &Arc<Publisher>) -> Result<Self, Problems> {
         Ok(match &params.origin {
-            Origin::File(path) => Self::File(file::FileSource::open(path, params.poll, publisher)?),
+            Origin::File(path) => Self::File(file::FileSource::open(path, params, publisher)?),
             Origin::Http(params) => Self::Http(Box::new(http::HttpSource::new(params, publisher))),
             Origin::Lookup(_) => {
                 publisher.look_elsewhere();

@@ -1,9 +1,11 @@
 //! Starting, or not: each mistake is named with its place and with what to do, and the exit code says
 //! whose mistake it was.
 
+use std::fs::Permissions;
 use std::io::{BufReader, Write};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 
@@ -61,6 +63,22 @@ fn a_malformed_token_file_is_named_with_line_and_column() {
     let said = refused(&folder);
     assert_names(&said, &["tokens.toml:3:8: tokens[0].hash:", "tokens.toml:5:1: tokens[0].expire_at:", "`expires_at`"]);
     assert!(!said.contains("mcp_pat_secret"), "a token in the wrong place is not repeated");
+}
+
+#[test]
+fn a_token_file_that_everybody_can_read_is_warned_of_or_refused() {
+    let folder = folder();
+    let warned = |mode| {
+        std::fs::set_permissions(folder.path("tokens.toml"), Permissions::from_mode(mode)).unwrap();
+        let proxy = folder.serve_with(&[], &[]);
+        let message = "a token file is exposed";
+        proxy.log().iter().any(|entry| entry["message"].as_str().is_some_and(|text| text.starts_with(message)))
+    };
+    assert!(!warned(0o640) && warned(0o644) && warned(0o642));
+    let config = folder.read("patgate.toml") + "refuse_exposed = true\n";
+    folder.write("patgate.toml", &config);
+    assert_names(&refused(&folder), &["tokens.toml: everybody on this machine can read or write it"]);
+    assert!(!warned(0o600));
 }
 
 #[test]
