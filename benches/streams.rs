@@ -155,9 +155,13 @@ impl List {
 // --- The proxy, and both of its sides -------------------------------------------------------
 
 fn start_proxy(folder: &Path, origin: &str) -> (Child, String) {
+    // all clients come from one address here
+    fs::write(folder.join("patgate.toml"), "[limits]\nconnections = 100000\nconnections_per_address = 100000\n")
+        .unwrap();
     let mut command = Command::new("sh");
     command.args(WITH_DESCRIPTORS).arg(env!("CARGO_BIN_EXE_patgate")).current_dir(folder);
-    command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "off", "--tokens", "tokens.toml"]);
+    command.args(["serve", "--config", "patgate.toml", "--listen", "127.0.0.1:0", "--admin", "off"]);
+    command.args(["--tokens", "tokens.toml"]);
     command.arg("--upstream").arg(format!("http://{origin}")).env_remove("PATGATE_BENCH");
     let mut proxy = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut log = BufReader::new(proxy.stderr.take().unwrap());
