@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use http::Request;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::frames::{ACK, DATA, Frames, INITIAL_WINDOW_SIZE, PING};
 use crate::harness::{Folder, Keep, Origin, Proxy, eventually, get, post, post_in_chunks};
 use crate::http2::Client;
 use crate::stage::{Line, Stage, staged};
@@ -167,146 +168,7 @@ fn a_client_that_closes_its_http2_window_is_let_go() {
     eventually("both records", || (proxy.audit_so_far().len() == 2).then_some(()));
 }
 
-// --- Attacks by frames ----------------------------------------------------------------------
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-const ACK: u8 = 1;
-const INITIAL_WINDOW_SIZE: u16 = 4;
-
-/// An HTTP/2 client that sends whatever frames it likes.
-struct Frames(TcpStream);
-
-impl Frames {
-    fn to(proxy: &Proxy, settings: &[(u16, u32)]) -> Self {
-        let mut client = Self(crate::harness::connect(&proxy.address));
-        client.0.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
-        let settings: Vec<u8> =
-            settings.iter().flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat()).collect();
-        client.send(SETTINGS, 0, 0, &settings).unwrap();
-        client
-    }
-
-    fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> std::io::Result<()> {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
-        self.0.write_all(&[&head, payload].concat())
-    }
-
-    /// A GET of `/mcp`, in literals that no table keeps.
-    fn head(token: &str) -> Vec<u8> {
-        let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
-        let field = |name: &str, value: &str| [vec![0], text(name), text(value)].concat();
-        [
-            field(":method", "GET"),
-            field(":scheme", "http"),
-            field(":path", "/mcp"),
-            field(":authority", "localhost"),
-            field("authorization", &format!("Bearer {token}")),
-        ]
-        .concat()
-    }
-
-    fn request(&mut self, stream: u32, token: &str) {
-        self.send(HEADERS, END_STREAM | END_HEADERS, stream, &Self::head(token)).unwrap();
-    }
-
-    /// The next frame: its kind, its flags and its payload; `None` at the end of the connection.
-    fn frame(&mut self) -> Option<(u8, u8, Vec<u8>)> {
-        let mut head = [0; 9];
-        self.0.read_exact(&mut head).ok()?;
-        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
-        self.0.read_exact(&mut payload).ok()?;
-        Some((head[3], head[4], payload))
-    }
-
-    fn await_end(&mut self) -> Vec<(u8, u8, Vec<u8>)> {
-        std::iter::from_fn(|| self.frame()).collect()
-    }
-
-    /// The error code of the GOAWAY that must come.
-    fn goaway(&mut self) -> u32 {
-        let frames = self.await_end();
-        let frame = frames.iter().rfind(|(kind, _, _)| *kind == GOAWAY);
-        let (_, _, payload) = frame.unwrap_or_else(|| panic!("no GOAWAY in {frames:?}"));
-        u32::from_be_bytes(payload[4..8].try_into().unwrap())
-    }
-}
-
-/// RFC 9113 section 7.
-const PROTOCOL_ERROR: u32 = 1;
-const ENHANCE_YOUR_CALM: u32 = 11;
-
-fn memory(proxy: &Proxy) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
-/// Attacks again and again on connections of their own; memory must stay where the first ones left it.
-fn assert_repelled(attack: impl Fn(&mut Frames)) {
-    let (origin, _folder, token, proxy) = staged("");
-    let mut settled = 0;
-    for round in 0..60 {
-        let mut client = Frames::to(&proxy, &[]);
-        attack(&mut client);
-        assert!([PROTOCOL_ERROR, ENHANCE_YOUR_CALM].contains(&client.goaway()));
-        if round == 20 {
-            settled = memory(&proxy);
-        }
-    }
-    let grown = memory(&proxy).saturating_sub(settled);
-    assert!(grown < 4096, "{grown} KiB more");
-    assert!(origin.is_quiet());
-    // and an honest client is served
-    let mut client = Line::to(&proxy.address);
-    client.send(get(&token, ""));
-    origin.accept().request();
-}
-
-#[test]
-fn rapid_resets_end_the_connection() {
-    assert_repelled(|client| {
-        for stream in (1..4000).step_by(2) {
-            let head = Frames::head("unknown");
-            let sent = client.send(HEADERS, END_STREAM | END_HEADERS, stream, &head);
-            if sent.and_then(|()| client.send(RST_STREAM, 0, stream, &8u32.to_be_bytes())).is_err() {
-                break;
-            }
-        }
-    });
-}
-
-#[test]
-fn a_head_without_end_ends_the_connection() {
-    assert_repelled(|client| {
-        client.send(HEADERS, END_STREAM, 1, &Frames::head("unknown")).unwrap();
-        let filler = [vec![0, 4], b"name".to_vec(), vec![100], vec![b'x'; 100]].concat().repeat(100);
-        while client.send(CONTINUATION, 0, 1, &filler).is_ok() {}
-    });
-}
-
-#[test]
-fn a_client_that_makes_us_reset_its_streams_loses_its_connection() {
-    assert_repelled(|client| {
-        for stream in (1..4000).step_by(2) {
-            let head = Frames::head("unknown");
-            let sent = client.send(HEADERS, END_HEADERS, stream, &head);
-            // a window that grows by nothing is an error of the stream
-            if sent.and_then(|()| client.send(WINDOW_UPDATE, 0, stream, &0u32.to_be_bytes())).is_err() {
-                break;
-            }
-        }
-    });
-}
+// --- Clients that say nothing ---------------------------------------------------------------
 
 #[test]
 fn a_client_that_does_not_answer_pings_is_let_go() {

@@ -261,9 +261,14 @@ impl Proxy {
 
     /// Every audit record there will ever be: the proxy is told to stop and has stopped.
     pub fn last_audit(mut self) -> Vec<Value> {
+        self.end();
+        self.audit_so_far()
+    }
+
+    /// Tells the proxy to stop, which it must do well.
+    pub fn end(&mut self) {
         self.signal("TERM");
         assert!(self.wait().success());
-        self.audit_so_far()
     }
 
     /// Asks the admin listener for a path.
