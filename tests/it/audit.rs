@@ -5,4 +5,5 @@ mod destination;
 mod page;
 mod reading;
 mod secrets;
+mod stores;
 mod streams;

@@ -6,31 +6,12 @@ mod kubernetes;
 mod services;
 mod watch;
 
-use std::io::Write;
-use std::process::{Command, Stdio};
-
 use crate::harness::{Folder, patgate};
-use crate::installed::repository;
+use crate::installed::{content, content_with, repository};
 
 /// A file below `config/`.
 fn config(name: &str) -> String {
     std::fs::read_to_string(repository().join("config").join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
-}
-
-/// What a checker prints; it must be content.
-fn content(command: &mut Command) -> String {
-    let output = command.output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{command:?}\n{text}{}", String::from_utf8_lossy(&output.stderr));
-    text
-}
-
-/// The same of a checker that reads standard input.
-fn content_with(command: &mut Command, input: &str) -> String {
-    let mut file = tempfile::tempfile().unwrap();
-    file.write_all(input.as_bytes()).unwrap();
-    std::io::Seek::rewind(&mut file).unwrap();
-    content(command.stdin(Stdio::from(file)))
 }
 
 /// Checks a configuration of a deployment, with the files that it finds there under `/etc/patgate`.
