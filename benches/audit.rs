@@ -43,6 +43,7 @@ fn params(path: &Path, chain: bool) -> Params {
         patience: Duration::from_secs(2),
         rotation: Rotation::default(),
         chain,
+        by_token: false,
         spans: None,
         prefix: Prefix::default(),
     }

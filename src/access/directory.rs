@@ -211,6 +211,11 @@ impl Directory {
         !matches!(self.known, Known::Nothing)
     }
 
+    /// Whether every token is known here; otherwise those that are not may be known elsewhere.
+    pub fn is_list(&self) -> bool {
+        matches!(self.known, Known::List(_))
+    }
+
     /// The tokens that are dead because they were made for a longer life than the policy allows.
     pub fn overlong(&self) -> impl Iterator<Item = &Arc<Grant>> {
         self.grants().filter(|grant| grant.is_overlong())

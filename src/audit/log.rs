@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use http::Request;
 use jiff::Timestamp;
 
+use super::by_token::ByToken;
 use super::record::{AuditRecord, Event, OpenRecord, RequestId};
 use super::spans::{self, Exporter, Spans};
 use super::writer::Writing;
@@ -70,6 +71,8 @@ pub struct Params {
     pub chain: bool,
     /// How tokens made here begin, which do not belong into a log.
     pub prefix: Prefix,
+    /// Whether requests are counted by token as well.
+    pub by_token: bool,
     /// Where a span is sent for each request, if it is.
     pub spans: Option<spans::Params>,
 }
@@ -92,6 +95,7 @@ pub(super) struct Shared {
     pub(super) failing: AtomicBool,
     lost: AtomicU64,
     requests: Requests,
+    by_token: Option<ByToken>,
     draining: AtomicBool,
     spans: Spans,
 }
@@ -153,6 +157,7 @@ impl AuditLog {
             failing: AtomicBool::new(false),
             lost: AtomicU64::new(0),
             requests: Requests::default(),
+            by_token: params.by_token.then(ByToken::default),
             draining: AtomicBool::new(false),
             spans,
         });
@@ -207,6 +212,11 @@ impl AuditLog {
     /// What became of all requests.
     pub fn requests(&self) -> &Requests {
         &self.shared.requests
+    }
+
+    /// The same for each token, if the operator wants that.
+    pub fn by_token(&self) -> Option<&ByToken> {
+        self.shared.by_token.as_ref()
     }
 
     /// How many records were taken to be written.

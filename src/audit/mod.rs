@@ -1,5 +1,6 @@
 //! The audit record: one for every request, written exactly once.
 
+mod by_token;
 mod chain;
 mod log;
 mod mcp;
@@ -15,6 +16,7 @@ mod spans;
 mod verify;
 mod writer;
 
+pub use by_token::ByToken;
 pub use chain::{Hash, Head, Sealed};
 pub use log::{AuditLog, Destination, OnLoss, Params, Rotation, Writer};
 pub use mcp::{Arguments, McpCall, McpFacts, McpSource, session_digest};

@@ -372,6 +372,9 @@ impl OpenRecord {
             record.ended = ended;
             record.duration = self.started.elapsed();
             self.log.requests().ended(record.reason, ended, record.bytes_in, record.bytes_out);
+            if let Some((by_token, grant)) = self.log.by_token().zip(record.grant.as_ref()) {
+                by_token.ended(grant.token_id(), record.reason.outcome());
+            }
             self.log.submit(record, self.room == Some(true));
         }
     }

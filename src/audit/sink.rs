@@ -266,6 +266,7 @@ mod tests {
             patience: std::time::Duration::from_secs(2),
             rotation,
             chain: false,
+            by_token: false,
             spans: None,
             prefix: Prefix::default(),
         }

@@ -55,7 +55,6 @@ pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
                 proxy: house.shared.clone(),
                 connections: Arc::clone(house.server.counts()),
                 started_at,
-                token_ids: config.metrics_token_ids,
             };
             tokio::spawn(admin.serve(scrape));
         }

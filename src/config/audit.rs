@@ -68,6 +68,7 @@ pub(super) fn read(root: &Table<'_>, base: &Path, prefix: Prefix) -> (Params, Ta
         rotation,
         chain,
         prefix,
+        by_token: false,
         spans: None,
     };
     (log, tap)

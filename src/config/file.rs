@@ -81,7 +81,7 @@ impl Reader<'_> {
         let (source, policy) = self.tokens();
         let (mut audit, tap) = audit::read(root, self.base, policy.prefix.clone());
         audit.spans = otlp::read(root, self.base);
-        let metrics_token_ids = self.metrics_token_ids();
+        audit.by_token = self.metrics_token_ids();
         let (limits, timeouts) = (Limits::read(root), Timeouts::read(root));
         let rates = bounds::rates(root);
         let health = bounds::health(root);
@@ -144,7 +144,6 @@ impl Reader<'_> {
             policy,
             audit,
             diagnostics: diagnostics?,
-            metrics_token_ids,
         })
     }
 

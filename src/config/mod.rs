@@ -75,8 +75,6 @@ pub struct Config {
     pub audit: crate::audit::Params,
     /// What is said on standard error.
     pub diagnostics: Diagnostics,
-    /// Whether metrics tell of tokens one by one.
-    pub metrics_token_ids: bool,
 }
 
 impl Config {

@@ -4,6 +4,7 @@
 //! label values come from closed sets, and all of them are there from the start; token ids appear only if
 //! the operator asks for them.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -13,13 +14,12 @@ use super::admin::Health;
 use super::counts::Counts;
 use super::drain::Phase;
 use crate::access::{Directory, Grant};
+use crate::audit::ByToken;
 use crate::metrics::{self, Page, Process};
 use crate::proxy::Shared;
 use crate::source::Reloads;
-use crate::verdict::Reason;
-
-/// How many tokens are told of one by one, at most: those that were used last.
-const MAX_TOKEN_IDS: usize = 10_000;
+use crate::token::TokenId;
+use crate::verdict::{Outcome, Reason};
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
@@ -36,8 +36,6 @@ pub struct Scrape {
     pub connections: Arc<Counts>,
     /// When the process started.
     pub started_at: Timestamp,
-    /// Whether tokens are told of one by one.
-    pub token_ids: bool,
 }
 
 impl Scrape {
@@ -140,7 +138,10 @@ impl Scrape {
             tokens.expiring_within_30_days,
         )?;
         page.gauge("sessions", "MCP sessions whose user is remembered.", self.proxy.sessions.count())?;
-        if self.token_ids { token_ids(page, &directory) } else { Ok(()) }
+        match self.proxy.audit.by_token() {
+            Some(by_token) => token_ids(page, &directory, by_token),
+            None => Ok(()),
+        }
     }
 
     fn source(&self, page: &mut Page<'_>) -> fmt::Result {
@@ -266,17 +267,32 @@ impl Tokens {
     }
 }
 
-/// The tokens that were used last, one by one.
-fn token_ids(page: &mut Page<'_>, directory: &Directory) -> fmt::Result {
+/// The tokens that were used last, one by one, and what became of their requests.
+fn token_ids(page: &mut Page<'_>, directory: &Directory, by_token: &ByToken) -> fmt::Result {
     let mut used: Vec<(u64, &Grant)> = directory
         .grants()
         .filter_map(|grant| Some((u64::try_from(grant.last_used()?.as_second()).ok()?, &**grant)))
         .collect();
     used.sort_unstable_by_key(|(at, grant)| (std::cmp::Reverse(*at), grant.token_id()));
-    used.truncate(MAX_TOKEN_IDS);
+    used.truncate(ByToken::CAPACITY.try_into().unwrap_or(usize::MAX));
     page.gauges(
         "token_last_used_timestamp_seconds",
         "When a token was used last, in Unix time.",
         used.into_iter().map(|(at, grant)| ([("token_id", grant.token_id().as_str())], at)),
+    )?;
+    // a token that has left the list takes its counters with it; without a list, nobody can tell which have
+    if directory.is_list() {
+        let listed: HashSet<&TokenId> = directory.grants().map(|grant| grant.token_id()).collect();
+        let gone = by_token.counts().filter(|(token, _)| !listed.contains(&**token));
+        gone.for_each(|(token, _)| by_token.forget(&token));
+    }
+    let counts: Vec<_> = by_token.counts().collect();
+    page.counters(
+        "token_requests_total",
+        "Requests whose exchange has ended, by token and outcome.",
+        counts.iter().flat_map(|(token, outcomes)| {
+            let labels = |outcome: Outcome| [("token_id", token.as_str()), ("outcome", outcome.into())];
+            outcomes.iter().map(move |(outcome, count)| (labels(*outcome), *count))
+        }),
     )
 }

@@ -356,6 +356,48 @@ fn token_ids_are_told_of_tokens_that_were_used_if_the_operator_asks() {
 }
 
 #[test]
+fn requests_are_counted_by_token_while_it_is_in_the_list() {
+    let origin = Origin::plain();
+    let folder = Folder::new();
+    let [alice, bob] = ["alice", "bob"].map(|user| folder.token(user, &[]));
+    let proxy = folder.serve(&origin.url(), "[metrics]\ntoken_ids = true\n");
+    let id = |token: &str| token[8..18].to_owned();
+    let counts = |page: &str, token: &str| {
+        let of = |outcome: &str| {
+            let line = format!("patgate_token_requests_total{{token_id=\"{}\",outcome=\"{outcome}\"}}", id(token));
+            count(page, &line)
+        };
+        ["allowed", "denied", "error"].map(of)
+    };
+    let ask = |token: &str, status: u16| assert_eq!(proxy.ask(&get(token, "")).status, status);
+    for (token, status) in [(&*alice, 200), (&alice, 200), (&bob, 200), ("unknown", 401)] {
+        ask(token, status);
+    }
+    proxy.audit(4);
+    let told = page(&proxy);
+    assert_eq!((counts(&told, &alice), counts(&told, &bob)), ([2, 0, 0], [1, 0, 0]));
+    assert_eq!(told.matches("patgate_token_requests_total{").count(), 6, "nobody else is counted");
+
+    // a dead token is counted as long as it is listed; and what was counted outlives a new list
+    let lists = || proxy.log().iter().filter(|entry| entry["message"] == "the token list is in force").count();
+    assert!(folder.run(&["token", "revoke", &id(&alice), "--tokens", "tokens.toml"]).status.success());
+    eventually("the revocation", || (lists() == 2).then_some(()));
+    ask(&alice, 401);
+    proxy.audit(5);
+    let told = page(&proxy);
+    assert_eq!((counts(&told, &alice), counts(&told, &bob)), ([2, 1, 0], [1, 0, 0]));
+
+    let list = folder.read("tokens.toml");
+    let (rest, gone): (Vec<_>, Vec<_>) = list.split_inclusive("\n\n").partition(|entry| !entry.contains(&id(&alice)));
+    assert_eq!(gone.len(), 1, "{list}");
+    folder.write("tokens.toml", &rest.concat());
+    eventually("the removal", || (lists() == 3).then_some(()));
+    let told = page(&proxy);
+    assert!(!told.contains(&id(&alice)), "{told}");
+    assert_eq!(counts(&told, &bob), [1, 0, 0]);
+}
+
+#[test]
 fn the_process_and_its_readiness_are_told() {
     let (origin, _folder, token, proxy) = staged("");
     let told = page(&proxy);

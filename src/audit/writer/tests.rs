@@ -25,7 +25,17 @@ impl Scene {
         fs::create_dir(folder.path().join("in")).unwrap();
         let (rotation, prefix) = (Rotation::default(), Prefix::default());
         let (on_loss, patience) = (OnLoss::Count, PATIENCE);
-        let params = Params { destination, queue: 1000, on_loss, patience, rotation, chain: true, prefix, spans: None };
+        let params = Params {
+            destination,
+            queue: 1000,
+            on_loss,
+            patience,
+            rotation,
+            chain: true,
+            prefix,
+            by_token: false,
+            spans: None,
+        };
         Self { folder, params }
     }
 
