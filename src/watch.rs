@@ -12,6 +12,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+#[cfg(target_os = "linux")]
+use rustix::fs::{AtFlags, CWD, FileType, StatxAttributes, StatxFlags, statx};
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
@@ -105,6 +107,7 @@ impl Watch {
     pub async fn follow(mut self, reload: Reload, looked: impl Fn(Look) + Send + Sync + 'static) {
         let looked = Arc::new(looked);
         let mut reload = reload.listen();
+        self.warn_of_mounts().await;
         let (notice, mut noticed) = mpsc::channel(1);
         // the watcher lives as long as this function
         let _watcher = self.watcher(&notice);
@@ -130,6 +133,19 @@ impl Watch {
             };
             let looked = Arc::clone(&looked);
             blocking(move || looked(look)).await;
+        }
+    }
+
+    /// Tells of files that will stay as they are: each is a mount by itself, and what replaces it elsewhere does
+    /// not come here.
+    async fn warn_of_mounts(&self) {
+        let paths = self.paths.clone();
+        for path in blocking(move || paths.into_iter().filter(|path| is_mounted_file(path))).await {
+            tracing::warn!(
+                path = %path.display(),
+                "a file is mounted by itself (subPath in Kubernetes): when it is replaced, that is not seen here; \
+                 mount the folder that it is in"
+            );
         }
     }
 
@@ -236,6 +252,22 @@ impl Stat {
 fn folder_of(path: &Path) -> &Path {
     let folder = if path.is_dir() { Some(path) } else { path.parent() };
     folder.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Whether a file, and not the folder that it is in, is what was mounted.
+#[cfg(target_os = "linux")]
+fn is_mounted_file(path: &Path) -> bool {
+    let status = statx(CWD, path, AtFlags::empty(), StatxFlags::TYPE);
+    status.is_ok_and(|status| {
+        let is_folder = FileType::from_raw_mode(status.stx_mode.into()) == FileType::Directory;
+        status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) && !is_folder
+    })
+}
+
+/// Other systems have no such mounts.
+#[cfg(not(target_os = "linux"))]
+fn is_mounted_file(_: &Path) -> bool {
+    false
 }
 
 /// Tells one content from another; the content itself may be large, or secret, and is not kept.

@@ -76,7 +76,7 @@ impl Reader<'_> {
         if proxy_protocol && trusted_proxies.as_ref().is_none_or(|proxies| *proxies == TrustedProxies::default()) {
             root.problem("proxy_protocol", "of no use without trusted_proxies: name the balancers that speak it");
         }
-        let listener_tls = tls::listener(root, self.base);
+        let listener_tls = tls::listener(root, self.base, listen.as_ref());
         let upstream_tls = tls::upstream(root, self.base, upstream.as_ref());
         let (source, policy) = self.tokens();
         let (mut audit, tap) = audit::read(root, self.base, policy.prefix.clone());

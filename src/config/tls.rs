@@ -7,11 +7,19 @@ use rustls::pki_types::ServerName;
 
 use crate::document::Table;
 use crate::proxy::{Address, UpstreamTls};
+use crate::server::ListenAddress;
 use crate::tls::{self, ClientAuth, Identity, Live};
 
-/// Paths in the file are relative to `base`.
-pub(super) fn listener(root: &Table<'_>, base: &Path) -> Option<Live<ServerConfig>> {
+/// TLS for what comes in at `listen`. Paths in the file are relative to `base`.
+pub(super) fn listener(root: &Table<'_>, base: &Path, listen: Option<&ListenAddress>) -> Option<Live<ServerConfig>> {
     let table = root.table("tls")?;
+    if let Some(ListenAddress::Unix(path)) = listen {
+        let path = path.display();
+        table.problem(
+            "",
+            format!("is not spoken on a Unix socket (unix:{path}): listen at an address, or leave it out"),
+        );
+    }
     let (certificate, key) = (table.required("cert"), table.required("key"));
     let ca = table.string("client_ca").map(|text| base.join(text));
     let optional = table.parsed("client_auth", |text| match text {

@@ -1,6 +1,7 @@
 //! The admin listener: health for orchestrators and metrics for operators, on an address of its own.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,9 @@ use http_body_util::Full;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::drain::{Drain, Phase};
 use super::listener::{self, BindError, Bound, ListenAddress, Listener};
@@ -21,6 +24,13 @@ use crate::access::Directory;
 use crate::metrics;
 
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many connections there may be; the next one waits to be accepted.
+const CONNECTIONS: usize = 64;
+
+/// How long one may last, so that whoever waits comes to be served; what is being answered then is finished.
+const LIFETIME: Duration = Duration::from_mins(1);
+
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
 /// What health is judged by.
@@ -123,7 +133,9 @@ impl Admin {
             Ok(listener) => listener,
             Err(error) => return tracing::error!(%error, "the admin listener failed"),
         };
-        loop {
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        // it is never closed
+        while let Ok(place) = Arc::clone(&places).acquire_owned().await {
             let Ok((transport, _)) = listener.accept().await else {
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
                 continue;
@@ -137,7 +149,14 @@ impl Admin {
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
                 .serve_connection(TokioIo::new(transport), service);
-            tokio::spawn(async move { drop(connection.await) });
+            tokio::spawn(async move {
+                let mut connection = pin!(connection);
+                if timeout(LIFETIME, connection.as_mut()).await.is_err() {
+                    connection.as_mut().graceful_shutdown();
+                    drop(timeout(HEAD_TIMEOUT, connection).await);
+                }
+                drop(place);
+            });
         }
     }
 }

@@ -68,6 +68,9 @@ pub enum BindError {
     /// Nobody has opened a socket for us.
     #[error("no socket was handed over: `systemd` stands for the one of a socket unit; name an address instead")]
     NotHandedOver,
+    /// It would be plain HTTP where the operator wants TLS.
+    #[error("a Unix socket was handed over, and [tls] is not spoken there: hand over a socket of TCP, or leave it out")]
+    NotForTls,
     /// The system says no.
     #[error("cannot listen on {0}: {1}")]
     Failed(ListenAddress, #[source] io::Error),

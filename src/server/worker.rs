@@ -70,6 +70,9 @@ impl Server {
     /// The address cannot be had, or a thread not started.
     pub fn start(params: &Params, drain: &Drain, gate: impl Fn() -> Gate) -> Result<Self, BindError> {
         let (sockets, address) = listener::bind(&params.listen, params.workers)?;
+        if params.tls.is_some() && sockets.iter().any(|socket| matches!(socket, Bound::Unix(_))) {
+            return Err(BindError::NotForTls);
+        }
         let failed = |error| BindError::Failed(address.clone(), error);
         let (alive, running) = mpsc::channel(1);
         let occupancy = Occupancy::new(params.max_connections, params.max_connections_per_address);

@@ -8,7 +8,7 @@ use http::Request;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::frames::{ACK, DATA, Frames, INITIAL_WINDOW_SIZE, PING};
-use crate::harness::{Folder, Keep, Origin, Proxy, eventually, get, post, post_in_chunks};
+use crate::harness::{Folder, Keep, Origin, PATIENCE, Proxy, eventually, get, post, post_in_chunks};
 use crate::http2::Client;
 use crate::stage::{Line, Stage, staged};
 
@@ -307,4 +307,17 @@ fn without_descriptors_accepting_rests_and_goes_on_when_there_are_some() {
     assert!(complaints < 10, "{complaints} complaints");
     drop(held);
     assert_eq!(proxy.ask(&get(&token, "")).status, 200);
+}
+
+#[test]
+fn the_admin_address_has_places_for_a_few_and_the_next_one_waits() {
+    let (_origin, _folder, _token, proxy) = staged("");
+    let mut held: Vec<_> = (0..64).map(|_| Line::to(&proxy.admin)).collect();
+    let mut waiting = Line::to(&proxy.admin);
+    waiting.send("GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    waiting.socket().set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert!(waiting.reader().read(&mut [0; 1]).is_err(), "an answer without a place");
+    waiting.socket().set_read_timeout(Some(PATIENCE)).unwrap();
+    held.pop();
+    assert_eq!(waiting.answer().status, 200);
 }

@@ -178,6 +178,13 @@ fn a_certificate_that_does_not_match_its_key_is_refused() {
     folder.write("key.pem", &own.signing_key.serialize_pem());
     assert_eq!(run(&folder, &["check", "--config", "patgate.toml"], &[]).0, 0);
 
+    // nobody is to believe that this was TLS
+    folder.configure("http://127.0.0.1:9", &format!("{table}\n"));
+    let text = folder.read("patgate.toml").replace("127.0.0.1:0\"\nupstream", "unix:/p.sock\"\nupstream");
+    folder.write("patgate.toml", &text);
+    assert_names(&refused(&folder), &["patgate.toml:4:1", "tls:", "not spoken on a Unix socket (unix:/p.sock)"]);
+    folder.configure("http://127.0.0.1:9", table);
+
     folder.write("cert.pem", "no certificate");
     assert_names(&refused(&folder), &["no certificate found in", "cert.pem"]);
     folder.configure("http://127.0.0.1:9", &table.replace("key.pem", "nowhere.pem").replace("cert.pem", "key.pem"));
@@ -323,9 +330,12 @@ fn a_socket_that_was_handed_over_is_served_by_every_worker() {
     let script = format!(
         "LISTEN_FDS=1 LISTEN_PID=$$ exec {program} serve --config patgate.toml --listen systemd 3<&0 0</dev/null"
     );
-    let mut shell = Command::new("sh");
-    let shell = shell.args(["-c", &script]).current_dir(folder.path("")).stdin(OwnedFd::from(listener));
-    let mut child = shell.stderr(Stdio::null()).spawn().unwrap();
+    let shell = || {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script]).current_dir(folder.path("")).stdin(OwnedFd::from(listener.try_clone().unwrap()));
+        shell
+    };
+    let mut child = shell().stderr(Stdio::null()).spawn().unwrap();
     for _ in 0..10 {
         let mut client = UnixStream::connect(&path).unwrap();
         client.write_all(get(&token, "").as_bytes()).unwrap();
@@ -334,4 +344,12 @@ fn a_socket_that_was_handed_over_is_served_by_every_worker() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(path.exists(), "whoever opened it removes it");
+
+    let own = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    folder.write("cert.pem", &own.cert.pem());
+    folder.write("key.pem", &own.signing_key.serialize_pem());
+    folder.configure(&origin.url(), "[tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"");
+    let refused = shell().output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert_names(&String::from_utf8(refused.stderr).unwrap(), &["a Unix socket was handed over, and [tls]"]);
 }

@@ -164,3 +164,32 @@ fn a_folder_of_token_files_is_one_list() {
     eventually("the rest", || (ask(&proxy, &alices) == 401).then_some(()));
     assert_eq!(ask(&proxy, &bobs), 200);
 }
+
+#[test]
+fn a_file_that_is_mounted_by_itself_is_warned_of_and_a_mounted_folder_is_not() {
+    let (origin, folder) = (Origin::plain(), Folder::new());
+    folder.token("alice", &[]);
+    folder.configure(&origin.url(), "");
+    // with mounts of its own, which need no rights on this machine
+    let start = |mount: &str| {
+        let script = format!("{mount} && exec \"$0\" \"$@\"");
+        let arguments = ["-Urm", "sh", "-c", &script, env!("CARGO_BIN_EXE_patgate")];
+        Proxy::start_by("unshare", &arguments, &folder.path(""))
+    };
+    let is_warning = |entry: &serde_json::Value| {
+        entry["level"] == "WARN" && entry["message"].as_str().unwrap().contains("mounted by itself")
+    };
+    let proxy = start("mount --bind tokens.toml tokens.toml");
+    let warning = eventually("a warning", || proxy.log().into_iter().find(is_warning));
+    assert!(
+        warning["path"].as_str().unwrap().ends_with("tokens.toml")
+            && warning["message"].to_string().contains("subPath")
+    );
+    drop(proxy);
+
+    let proxy = start("mount --bind . \"$PWD\" && cd \"$PWD\"");
+    // what is seen of changes is seen from then on
+    let token = folder.token("bob", &[]);
+    eventually("a new token", || (proxy.ask(&crate::harness::get(&token, "")).status == 200).then_some(()));
+    assert!(!proxy.log().iter().any(is_warning), "{:?}", proxy.log());
+}
