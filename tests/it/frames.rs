@@ -7,14 +7,14 @@ use crate::harness::{Proxy, get};
 use crate::stage::{Line, staged};
 
 pub const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+pub const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
-const GOAWAY: u8 = 7;
+pub const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
+pub const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 pub const ACK: u8 = 1;
 pub const INITIAL_WINDOW_SIZE: u16 = 4;
@@ -38,12 +38,28 @@ impl Frames {
         self.0.write_all(&[&head, payload].concat())
     }
 
-    /// A GET of `/mcp`, in literals that no table keeps.
+    /// The same frame, so many times, in one go.
+    pub fn send_often(&mut self, kind: u8, stream: u32, payload: &[u8], count: usize) {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        let head = [&length[1..], &[kind, 0], &stream.to_be_bytes()].concat();
+        self.0.write_all(&[&head, payload].concat().repeat(count)).unwrap();
+    }
+
+    /// The head of a POST to `/mcp` whose body follows.
+    pub fn begin_upload(&mut self, stream: u32, token: &str) {
+        self.send(HEADERS, END_HEADERS, stream, &Self::head_of("POST", token)).unwrap();
+    }
+
     fn head(token: &str) -> Vec<u8> {
+        Self::head_of("GET", token)
+    }
+
+    /// A request for `/mcp`, in literals that no table keeps.
+    fn head_of(method: &str, token: &str) -> Vec<u8> {
         let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
         let field = |name: &str, value: &str| [vec![0], text(name), text(value)].concat();
         [
-            field(":method", "GET"),
+            field(":method", method),
             field(":scheme", "http"),
             field(":path", "/mcp"),
             field(":authority", "localhost"),
@@ -86,8 +102,17 @@ const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// The memory of a proxy, in KiB.
 pub fn memory(proxy: &Proxy) -> u64 {
+    kib(proxy, "VmRSS:")
+}
+
+/// The most that it ever was.
+pub fn most_memory(proxy: &Proxy) -> u64 {
+    kib(proxy, "VmHWM:")
+}
+
+fn kib(proxy: &Proxy, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
@@ -173,6 +198,19 @@ fn data_that_is_nothing_but_frames_ends_the_connection() {
         client.send(HEADERS, END_HEADERS, 1, &Frames::head("unknown")).unwrap();
         while client.send(DATA, 0, 1, b"").is_ok() {}
     });
+}
+
+#[test]
+fn an_upload_of_frames_without_data_ends_with_its_connection() {
+    let (origin, _folder, token, proxy) = staged("");
+    let mut client = Frames::to(&proxy, &[]);
+    client.begin_upload(1, &token);
+    let mut upstream = origin.accept();
+    upstream.request();
+    while client.send(DATA, 0, 1, b"").is_ok() {}
+    assert_eq!(client.goaway(), ENHANCE_YOUR_CALM);
+    upstream.await_end();
+    assert_eq!(proxy.audit(1)[0]["ended"], "client_gone");
 }
 
 #[test]

@@ -22,6 +22,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::frames::{DATA, END_STREAM, Frames, GOAWAY, HEADERS};
 use crate::harness::{Folder, Keep, Origin, PATIENCE, Proxy, eventually};
 use crate::revocation::{await_standstill, flooding};
 use crate::stage::{Line, staged};
@@ -198,6 +199,36 @@ fn parts_of_requests_and_answers_pass_one_by_one() {
     upstream.send_chunk("");
     assert_eq!(client.part(&mut body).unwrap(), "");
     assert_eq!(proxy.audit(1)[0]["ended"], "complete");
+}
+
+#[test]
+fn an_upload_in_thousands_of_small_frames_passes_whole() {
+    // as many at once as may wait for the upstream, and any number that it takes
+    for (portion, portions) in [(1010, 1), (500, 10)] {
+        let (origin, _folder, token, proxy) = staged("");
+        let mut client = Frames::to(&proxy, &[]);
+        client.begin_upload(1, &token);
+        let mut upstream = None;
+        for _ in 0..portions {
+            client.send_often(DATA, 1, b"x", portion);
+            let upstream = upstream.get_or_insert_with(|| {
+                let mut upstream = origin.accept();
+                upstream.request();
+                upstream
+            });
+            let mut taken = 0;
+            while taken < portion {
+                taken += upstream.chunk().len();
+            }
+        }
+        client.send(DATA, END_STREAM, 1, b"").unwrap();
+        let mut upstream = upstream.unwrap();
+        assert!(upstream.end_of_chunks());
+        upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+        let answered = std::iter::from_fn(|| client.frame()).find(|(kind, ..)| [HEADERS, GOAWAY].contains(kind));
+        assert_eq!(answered.map(|(kind, ..)| kind), Some(HEADERS));
+        assert_eq!(proxy.audit(1)[0]["bytes_in"], portion * portions);
+    }
 }
 
 #[test]

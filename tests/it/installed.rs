@@ -12,7 +12,8 @@ pub fn peers() -> &'static Path {
     found(PEERS.get_or_init(|| install("tests/peers/setup.sh", "target/peers")))
 }
 
-/// The folder of the clients for snippets, of what checks deployment files and of log stores: `tests/tools/setup.sh`.
+/// The folder of the clients for snippets, of what checks deployment files and TLS, and of log stores:
+/// `tests/tools/setup.sh`.
 pub fn tools() -> &'static Path {
     static TOOLS: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     found(TOOLS.get_or_init(|| install("tests/tools/setup.sh", "target/deployment")))

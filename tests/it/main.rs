@@ -59,3 +59,4 @@ mod traces;
 mod transports;
 mod trusted;
 mod upstream_failures;
+mod weak_tls;

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what checks the deployment files, clients for the snippets and engines of log stores into <repo>/target/deployment.
+# Installs what checks the deployment files and TLS, clients for the snippets and engines of log stores into
+# <repo>/target/deployment.
 # Needs Node 20 with npm, Python 3.11 and, for promtool, systemd-analyze and jq, Debian's packages.
 set -Eeuo pipefail
 
