@@ -231,6 +231,7 @@ enum Kind {
 #[derive(Debug)]
 struct Relay {
     body: Screened,
+    /// Until it is watched.
     record: Option<OpenRecord>,
     request: Arc<Meter>,
     bytes: u64,
@@ -319,20 +320,12 @@ impl Outgoing {
 }
 
 impl Relay {
-    /// Lets the audit log tell of the answer while it goes on.
-    fn announce(&mut self) {
-        if let Some(record) = &mut self.record {
-            record.announce(|facts| {
-                facts.bytes_in = self.request.bytes();
-                facts.bytes_out = self.bytes;
-            });
-        }
-    }
-
     /// Whether the answer has to end: then the client loses it and the upstream its connection, both at
     /// once. From here on it is watched, for nobody knows when the next look will be.
     fn is_cut(&mut self, cx: &Context<'_>) -> bool {
-        let watched = self.watched.get_or_insert_with(|| self.streams.watch(&self.permit));
+        let watched = self
+            .watched
+            .get_or_insert_with(|| self.streams.watch(&self.permit, self.record.take(), &self.request, self.bytes));
         let Some(ended) = watched.poll_cut(cx) else { return false };
         self.ended = Some(ended);
         self.body.close();
@@ -350,8 +343,11 @@ impl Relay {
     fn fail(&mut self, error: &dyn Display) {
         self.ended = Some(Ended::UpstreamFailed);
         self.body.close();
-        let request_id = self.record.as_ref().map(OpenRecord::request_id);
-        tracing::warn!(request_id = request_id.map(RequestId::as_str), %error, "an answer broke off");
+        let request_id = match &self.watched {
+            Some(watched) => watched.request_id(),
+            None => self.record.as_ref().map(OpenRecord::request_id).cloned(),
+        };
+        tracing::warn!(request_id = request_id.as_ref().map(RequestId::as_str), %error, "an answer broke off");
     }
 }
 
@@ -367,9 +363,6 @@ impl Body for Outgoing {
         loop {
             if relay.watched.is_some() && relay.is_cut(cx) {
                 return Poll::Ready(Some(Err(BrokenOff::Cut)));
-            }
-            if relay.watched.as_ref().is_some_and(Watched::is_to_be_announced) {
-                relay.announce();
             }
             if let Some(broken) = relay.broken.take() {
                 return Poll::Ready(Some(Err(broken)));
@@ -393,6 +386,9 @@ impl Body for Outgoing {
                         return Poll::Ready(Some(Err(BrokenOff::Cut)));
                     }
                     relay.bytes += data.len() as u64;
+                    if let Some(watched) = &relay.watched {
+                        watched.passed(relay.bytes);
+                    }
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Some(Err(error)) => {
@@ -434,7 +430,8 @@ impl Body for Outgoing {
 /// taken or when nobody is left to take it.
 impl Drop for Relay {
     fn drop(&mut self) {
-        let Some(mut record) = self.record.take() else { return };
+        let record = self.record.take().or_else(|| self.watched.as_ref().and_then(Watched::take_record));
+        let Some(mut record) = record else { return };
         self.request.tell(&mut record);
         record.note(|facts| {
             facts.bytes_in = self.request.bytes();

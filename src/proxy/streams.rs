@@ -5,7 +5,7 @@
 //! the two, none is missed.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Context;
 use std::time::Instant;
@@ -14,7 +14,9 @@ use arc_swap::ArcSwap;
 use atomic_waker::AtomicWaker;
 use jiff::Timestamp;
 
+use super::body::Meter;
 use crate::access::{Denial, Directory, Finding, Grant, Permit};
+use crate::audit::{OpenRecord, RequestId};
 use crate::metrics::Histogram;
 use crate::token::TokenDigest;
 use crate::verdict::{Ended, Reason};
@@ -42,17 +44,16 @@ pub(super) struct Handle {
     cut: AtomicU8,
     /// The tick at which it began to be watched.
     since: u64,
-    announcement: AtomicU8,
+    announced: AtomicBool,
+    record: Mutex<Option<OpenRecord>>,
+    request: Arc<Meter>,
+    bytes_out: AtomicU64,
     waker: AtomicWaker,
 }
 
 const GOES_ON: u8 = 0;
 const REVOKED: u8 = 1;
 const EXPIRED: u8 = 2;
-
-const NOT_YET: u8 = 0;
-const DUE: u8 = 1;
-const DONE: u8 = 2;
 
 impl Streams {
     /// Nothing open yet. Permits are reviewed by `directory`.
@@ -90,15 +91,14 @@ impl Streams {
     pub fn tick(&self, now: Timestamp) {
         let ticks = self.ticks.fetch_add(1, Ordering::Relaxed);
         let is_over = |handle: &Handle| handle.grant.load().expires_at().is_some_and(|end| end <= now);
-        let is_long = |handle: &Handle| ticks.saturating_sub(handle.since) >= LONG && handle.is_unannounced();
+        let is_long = |handle: &Handle| ticks.saturating_sub(handle.since) >= LONG && !handle.is_announced();
         let of_interest = |handle: &&Arc<Handle>| is_over(handle) || is_long(handle);
         let found: Vec<_> = self.lock().values().filter(of_interest).cloned().collect();
         for handle in found {
             if is_over(&handle) {
                 handle.cut(EXPIRED);
             } else {
-                handle.announcement.store(DUE, Ordering::Release);
-                handle.waker.wake();
+                handle.announce();
             }
         }
     }
@@ -126,14 +126,24 @@ impl Streams {
         tokens
     }
 
-    /// Begins to watch an answer.
-    pub(super) fn watch(self: &Arc<Self>, permit: &Permit) -> Watched {
+    /// Begins to watch an answer, and keeps its record meanwhile: a client that does not read must not keep it
+    /// from being told of.
+    pub(super) fn watch(
+        self: &Arc<Self>,
+        permit: &Permit,
+        record: Option<OpenRecord>,
+        request: &Arc<Meter>,
+        bytes_out: u64,
+    ) -> Watched {
         let handle = Arc::new(Handle {
             permit: permit.clone(),
             grant: ArcSwap::new(Arc::clone(permit.grant())),
             cut: AtomicU8::new(GOES_ON),
             since: self.ticks.load(Ordering::Relaxed),
-            announcement: AtomicU8::new(NOT_YET),
+            announced: AtomicBool::new(false),
+            record: Mutex::new(record),
+            request: Arc::clone(request),
+            bytes_out: AtomicU64::new(bytes_out),
             waker: AtomicWaker::new(),
         });
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -145,10 +155,14 @@ impl Streams {
         Watched { leash: Leash(handle), number, since: Instant::now(), streams: Arc::clone(self) }
     }
 
-    /// A panic elsewhere leaves the map whole.
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Handle>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.open)
     }
+}
+
+/// A panic elsewhere leaves what is inside whole.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Handle {
@@ -185,8 +199,19 @@ impl Handle {
         }
     }
 
-    fn is_unannounced(&self) -> bool {
-        self.announcement.load(Ordering::Relaxed) == NOT_YET
+    fn is_announced(&self) -> bool {
+        self.announced.load(Ordering::Relaxed)
+    }
+
+    /// Lets the audit log tell of the answer while it goes on.
+    fn announce(&self) {
+        self.announced.store(true, Ordering::Relaxed);
+        if let Some(record) = &mut *locked(&self.record) {
+            record.announce(|facts| {
+                facts.bytes_in = self.request.bytes();
+                facts.bytes_out = self.bytes_out.load(Ordering::Relaxed);
+            });
+        }
     }
 
     fn cut(&self, why: u8) {
@@ -234,13 +259,19 @@ impl Watched {
         &self.leash
     }
 
-    /// Whether it is time to tell of the answer; so once and no more.
-    pub(super) fn is_to_be_announced(&self) -> bool {
-        let announcement = &self.leash.0.announcement;
-        announcement.load(Ordering::Acquire) == DUE && {
-            announcement.store(DONE, Ordering::Relaxed);
-            true
-        }
+    /// So many bytes have been handed over by now.
+    pub(super) fn passed(&self, bytes_out: u64) {
+        self.leash.0.bytes_out.store(bytes_out, Ordering::Relaxed);
+    }
+
+    /// The id of the request that is answered.
+    pub(super) fn request_id(&self) -> Option<RequestId> {
+        locked(&self.leash.0.record).as_ref().map(OpenRecord::request_id).cloned()
+    }
+
+    /// The record, which is no longer told of before its end.
+    pub(super) fn take_record(&self) -> Option<OpenRecord> {
+        locked(&self.leash.0.record).take()
     }
 }
 

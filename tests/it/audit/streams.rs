@@ -7,6 +7,7 @@ use std::thread;
 use serde_json::Value;
 
 use crate::harness::{Folder, Keep, Origin, connect, eventually, get};
+use crate::revocation::{await_standstill, flooding};
 use crate::stage::{Line, staged};
 
 const STREAM: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
@@ -55,6 +56,26 @@ fn a_stream_that_goes_on_has_an_opening_record_and_a_short_exchange_has_none() {
     assert_eq!((&closed["ended"], &closed["bytes_out"]), (&"complete".into(), &6.into()));
     assert_eq!(closed["ts"], opened["ts"]);
     assert_eq!(events(&records, "stream_opened").len(), 1);
+}
+
+#[test]
+fn a_client_that_reads_nothing_does_not_keep_its_stream_out_of_the_log() {
+    let (origin, written) = flooding();
+    let folder = Folder::new();
+    let token = folder.token("alice", &[]);
+    let proxy = folder.serve(&origin.url(), "");
+    let mut client = connect(&proxy.address);
+    std::io::Write::write_all(&mut client, get(&token, "").as_bytes()).unwrap();
+    await_standstill(&written);
+    let opened = eventually("the opening record", || proxy.audit_lines().first().cloned());
+    assert_eq!((&opened["event"], &opened["user"]), (&"stream_opened".into(), &"alice".into()));
+    let bytes = |record: &Value| record["bytes_out"].as_u64().unwrap();
+    assert!(bytes(&opened) >= 0x4000, "{opened}");
+    drop(client);
+    let closed = &proxy.audit(1)[0];
+    assert_eq!((&closed["request_id"], &closed["ended"]), (&opened["request_id"], &"client_gone".into()));
+    assert!(bytes(closed) >= bytes(&opened));
+    assert_eq!(proxy.audit_lines().len(), 2);
 }
 
 /// Many exchanges at once, which clients leave, upstreams break off or time out, and a shutdown cuts:
