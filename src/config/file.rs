@@ -132,7 +132,7 @@ impl Reader<'_> {
                 rates,
                 trusted_proxies: trusted_proxies.unwrap_or_default(),
                 streams_per_token: limits.streams_per_token,
-                body: InboundBounds { size: limits.body, pause: timeouts.body },
+                body: InboundBounds { size: limits.body, pause: timeouts.body, rate: limits.body_rate },
                 reading: ReadingParams {
                     inspect: limits.inspect,
                     inspect_answer: limits.inspect_answer,

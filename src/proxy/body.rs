@@ -14,6 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::in_flight::Turn;
+use super::pace::Pace;
 use super::screen::{Broken, Screened};
 use super::streams::{Leash, Streams, Watched};
 use super::tap::Tap;
@@ -32,7 +33,7 @@ pub struct Inbound {
     /// What is still to come; none if all of it was read.
     body: Option<Incoming>,
     bounds: InboundBounds,
-    deadline: Deadline,
+    pace: Pace,
     meter: Arc<Meter>,
     tap: Option<Box<Tap>>,
 }
@@ -44,6 +45,9 @@ pub struct InboundBounds {
     pub size: u64,
     /// How long the next part of it may be in coming.
     pub pause: Duration,
+    /// How many bytes of it must come in each second, on the average of all the time that it is waited for but
+    /// for one pause.
+    pub rate: u64,
 }
 
 /// What the other side of the proxy needs to know of a request's body.
@@ -125,7 +129,7 @@ impl Inbound {
     ) -> Self {
         let begun = begun.filter(|begun| !begun.is_empty());
         let body = body.filter(|body| !body.is_end_stream());
-        let mut inbound = Self { begun, body, bounds, deadline: Deadline::default(), meter: Arc::default(), tap };
+        let mut inbound = Self { begun, body, bounds, pace: Pace::new(&bounds), meter: Arc::default(), tap };
         inbound.note_end();
         inbound
     }
@@ -176,14 +180,13 @@ impl Body for Inbound {
             return Poll::Ready(Some(self.pass(data)));
         }
         loop {
+            let bytes = self.meter.bytes();
             let Some(body) = &mut self.body else { return Poll::Ready(None) };
-            let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else {
-                let pause = self.bounds.pause;
-                ready!(self.deadline.poll_or_set(cx, pause));
+            let attempt = Pin::new(body).poll_frame(cx);
+            let Some(frame) = ready!(self.pace.in_time(cx, attempt, bytes)) else {
                 self.meter.set(STALLED);
                 return Poll::Ready(Some(Err(InboundError::Stalled)));
             };
-            self.deadline.clear();
             let Some(frame) = frame else {
                 self.body = None;
                 self.note_end();

@@ -10,6 +10,7 @@ mod in_flight;
 mod judgement;
 mod objection;
 mod origin;
+mod pace;
 mod rate;
 mod reading;
 mod renewal;

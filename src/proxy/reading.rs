@@ -2,6 +2,8 @@
 //! it moves on, and judged; the very same bytes follow then. Where none does, a copy is read as it passes,
 //! for the record alone.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +20,7 @@ use super::body::{Inbound, InboundBounds, is_malformed};
 use super::hints::Hints;
 use super::judgement::{self, Asked, Case};
 use super::objection::Objection;
+use super::pace::Pace;
 use super::screen::Screen;
 use super::tap::{self, Tap};
 use super::upstream::Failure;
@@ -158,8 +161,13 @@ impl Reading {
             return Ok(Gathered::Begun(Bytes::new()));
         }
         let (mut first, mut all, mut read) = (Bytes::new(), BytesMut::new(), 0);
+        let mut pace = Pace::new(&self.bounds);
         while !body.is_end_stream() && read <= limit {
-            let Ok(frame) = tokio::time::timeout(self.bounds.pause, body.frame()).await else {
+            let next = poll_fn(|cx| {
+                let attempt = Pin::new(&mut *body).poll_frame(cx);
+                pace.in_time(cx, attempt, read as u64)
+            });
+            let Some(frame) = next.await else {
                 return Err(Some(answer::failed(&Failure::BodyStalled)));
             };
             let Some(frame) = frame else { break };

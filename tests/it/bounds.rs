@@ -1,13 +1,13 @@
 //! Deadlines and bounds, seen from outside: whoever is late, or too many, is told and let go.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use http::Request;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::frames::{ACK, DATA, Frames, INITIAL_WINDOW_SIZE, PING};
+use crate::frames::{ACK, DATA, Frames, INITIAL_WINDOW_SIZE, PING, WINDOW_UPDATE};
 use crate::harness::{Folder, Keep, Origin, PATIENCE, Proxy, eventually, get, post, post_in_chunks};
 use crate::http2::Client;
 use crate::stage::{Line, Stage, staged};
@@ -74,15 +74,40 @@ fn a_body_may_take_its_time_as_long_as_it_goes_on() {
     client.send(post_in_chunks(&token));
     let mut upstream = origin.accept();
     upstream.request();
-    for part in ["1", "2", "3", "4"] {
+    for part in ["1", "2", "3", "4"].map(|digit| digit.repeat(400)) {
         std::thread::sleep(Duration::from_millis(300));
-        client.send_chunk(part);
+        client.send_chunk(&part);
         assert_eq!(upstream.chunk(), part);
     }
     client.send_chunk("");
     assert!(upstream.end_of_chunks());
     upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
     assert_eq!(client.answer().status, 200);
+}
+
+#[test]
+fn a_body_that_comes_in_a_trickle_is_answered_with_408_with_and_without_a_policy() {
+    for policy in ["", "[policy]\ndefault = \"allow\"\n"] {
+        let (origin, _folder, token, proxy) = staged(&format!("{policy}[timeouts]\nbody = \"500ms\""));
+        let mut client = Line::to(&proxy.address);
+        client.send(post_in_chunks(&token));
+        let since = Instant::now();
+        client.socket().set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        // each byte comes long before the pause is over
+        while client.reader().fill_buf().is_err() {
+            client.send_chunk(" ");
+            assert!(since.elapsed() < PATIENCE, "it goes on and on");
+        }
+        assert!(since.elapsed() > Duration::from_millis(450), "{:?}", since.elapsed());
+        let answer = client.answer();
+        assert_eq!((answer.status, &proxy.record_of(&answer)["reason"]), (408, &"client_timeout".into()));
+        if policy.is_empty() {
+            let mut upstream = origin.accept();
+            upstream.request();
+            upstream.await_end();
+        }
+        assert!(origin.is_quiet());
+    }
 }
 
 // --- Clients that do not read ---------------------------------------------------------------
@@ -124,6 +149,26 @@ fn a_client_that_does_not_take_its_answer_is_let_go() {
     assert_eq!((&record["reason"], &record["ended"]), (&"ok".into(), &"client_gone".into()));
     assert!((400..8000).contains(&since.elapsed().as_millis()), "{:?}", since.elapsed());
     eventually("the upstream's connection to be closed", || (origin.closed().len() == 1).then_some(()));
+}
+
+#[test]
+fn a_client_that_takes_its_answer_in_drops_is_let_go_as_soon() {
+    let (origin, folder) = (endless(), Folder::new());
+    let token = folder.token("alice", &[]);
+    let proxy = folder.serve(&origin.url(), "[timeouts]\nwrite = \"500ms\"");
+    let mut client = with_a_small_window(&proxy.address);
+    client.write_all(get(&token, "").as_bytes()).unwrap();
+    let mut http2 = Frames::to(&proxy, &[(INITIAL_WINDOW_SIZE, 1)]);
+    http2.request(1, &token);
+    let since = Instant::now();
+    eventually("the end of both", || {
+        // a byte of each, whenever there is one
+        let _ = client.read(&mut [0; 1]);
+        let _ = http2.send(WINDOW_UPDATE, 0, 1, &1_u32.to_be_bytes());
+        (proxy.audit_so_far().len() == 2).then_some(())
+    });
+    assert!((450..8000).contains(&since.elapsed().as_millis()), "{:?}", since.elapsed());
+    assert!(proxy.audit_so_far().iter().all(|record| record["ended"] == "client_gone"));
 }
 
 #[test]
