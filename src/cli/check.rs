@@ -3,7 +3,8 @@
 use super::Exit;
 use crate::config::{Config, Overrides};
 use crate::document::Problems;
-use crate::source::{Origin, Source};
+use crate::source::{self, Origin, Source};
+use crate::watch;
 
 pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
     let config = match Config::load(overrides) {
@@ -27,7 +28,12 @@ pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
         );
     }
     let tokens = match &config.source.origin {
-        Origin::File(path) => format!("{} tokens in {}", directory.grants().count(), path.display()),
+        Origin::File(path) => {
+            for problem in source::exposed(&watch::read(path)?) {
+                anstream::eprintln!("warning: {problem}");
+            }
+            format!("{} tokens in {}", directory.grants().count(), path.display())
+        }
         // nothing is asked over the network to check a file
         elsewhere => format!("tokens from {elsewhere}"),
     };

@@ -79,18 +79,22 @@ impl DenyFile {
     }
 }
 
-/// Looks whether everybody on this machine can read a file, and learn who holds tokens, or even write it, and
-/// let anybody in.
-fn judge_modes(content: &Content, refuse: bool) -> Result<(), Problems> {
+/// What is wrong with those files of a token list that everybody on this machine can read, and learn who holds tokens,
+/// or even write, and let anybody in.
+pub fn exposed(content: &Content) -> Vec<Problem> {
     let is_exposed = |path: &Path| path.metadata().is_ok_and(|file| file.permissions().mode() & 0o006 != 0);
-    let exposed = content.iter().map(|(path, _)| path).filter(|path| is_exposed(path));
     let advice = "everybody on this machine can read or write it: take that right from others (chmod o-rw)";
-    if refuse {
-        let problems: Vec<_> = exposed.map(|path| Problem::in_file(path, advice)).collect();
-        return if problems.is_empty() { Ok(()) } else { Err(Problems(problems)) };
+    let paths = content.iter().map(|(path, _)| path).filter(|path| is_exposed(path));
+    paths.map(|path| Problem::in_file(path, advice)).collect()
+}
+
+fn judge_modes(content: &Content, refuse: bool) -> Result<(), Problems> {
+    let exposed = exposed(content);
+    if refuse && !exposed.is_empty() {
+        return Err(Problems(exposed));
     }
-    for path in exposed {
-        tracing::warn!(path = %path.display(), "a token file is exposed: {advice}");
+    for problem in exposed {
+        tracing::warn!(%problem, "a token file is exposed");
     }
     Ok(())
 }

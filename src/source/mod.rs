@@ -23,6 +23,7 @@ use std::time::Duration;
 pub use edit::{Draft, EditError, edit, moment};
 pub use facts::CacheCounts;
 pub use fetch::ClientParams;
+pub use file::exposed;
 pub use find::Finder;
 pub use http::HttpParams;
 pub use last_used::LastUsed;

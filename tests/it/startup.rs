@@ -71,8 +71,12 @@ fn a_token_file_that_everybody_can_read_is_warned_of_or_refused() {
     let warned = |mode| {
         std::fs::set_permissions(folder.path("tokens.toml"), Permissions::from_mode(mode)).unwrap();
         let proxy = folder.serve_with(&[], &[]);
-        let message = "a token file is exposed";
-        proxy.log().iter().any(|entry| entry["message"].as_str().is_some_and(|text| text.starts_with(message)))
+        let logged = proxy.log().iter().any(|entry| entry["message"] == "a token file is exposed");
+        let (code, _, said) = run(&folder, &["check", "--config", "patgate.toml"], &[]);
+        assert_eq!(code, 0, "{said}");
+        let advice = "tokens.toml: everybody on this machine can read or write it: take that right from others";
+        assert_eq!(said.starts_with("warning: ") && said.contains(advice), logged, "{said}");
+        logged
     };
     assert!(!warned(0o640) && warned(0o644) && warned(0o642));
     let config = folder.read("patgate.toml") + "refuse_exposed = true\n";
