@@ -70,7 +70,7 @@ impl Client {
     }
 
     /// Waits for what must come in time.
-    fn wait<T>(&self, future: impl Future<Output = T>) -> T {
+    pub fn wait<T>(&self, future: impl Future<Output = T>) -> T {
         self.background.block_on(async { timeout(PATIENCE, future).await.expect("an end in time") })
     }
 

@@ -290,6 +290,16 @@ impl World {
 
 // --- The verdict ----------------------------------------------------------------------------
 
+/// What there was in a log that holds.
+#[derive(Debug, Default)]
+struct Judged {
+    /// Requests by how they ended.
+    ends: BTreeMap<String, usize>,
+    /// Those that became streams, and those of them that were told of while they went on.
+    streams: usize,
+    opened: usize,
+}
+
 impl World {
     /// Holds the record of a request to what can have happened, and to what its client saw.
     fn judge(&self, number: u64, asked: &Asked, record: &Value) {
@@ -331,15 +341,15 @@ impl World {
     }
 
     /// Holds the whole log to what was asked: one record for each request, and one more for each stream that
-    /// was told of while it went on. How the requests ended, and how many of those there were.
-    fn judge_log(&self, folder: &Folder) -> (BTreeMap<String, usize>, usize) {
+    /// was told of while it went on.
+    fn judge_log(&self, folder: &Folder) -> Judged {
         let (mut asked, mut announced) = (self.asked.lock().unwrap(), HashMap::new());
-        let (mut ends, mut opened) = (BTreeMap::new(), 0);
+        let mut judged = Judged::default();
         for line in BufReader::new(fs::File::open(folder.path("audit.jsonl")).unwrap()).lines() {
             let record: Value = serde_json::from_str(&line.unwrap()).unwrap();
             let path = record["path"].as_str().unwrap().to_owned();
             if record["event"] == "stream_opened" {
-                opened += 1;
+                judged.opened += 1;
                 assert!(announced.insert(path, record["request_id"].clone()).is_none(), "told of twice: {record}");
                 continue;
             }
@@ -351,11 +361,12 @@ impl World {
             if let Some(id) = announced.remove(&path) {
                 assert_eq!(record["request_id"], id);
             }
-            *ends.entry(record["ended"].as_str().unwrap().to_owned()).or_default() += 1;
+            judged.streams += usize::from(!path.starts_with("/call/") && record["status"] == 200);
+            *judged.ends.entry(record["ended"].as_str().unwrap().to_owned()).or_default() += 1;
         }
         assert!(asked.is_empty(), "requests without a record: {asked:?}");
         assert!(announced.is_empty(), "streams without an end: {announced:?}");
-        (ends, opened)
+        judged
     }
 }
 
@@ -443,7 +454,7 @@ fn mixed_traffic_under_constant_change_leaves_nothing_behind_and_nothing_out() {
     println!("at rest {at_rest:?}\nfirst half {first:?}\nsecond half {second:?}\nat the end {end:?}");
 
     let asked = world.asked.lock().unwrap().len();
-    let (ends, opened) = world.judge_log(&folder);
+    let Judged { ends, streams, opened } = world.judge_log(&folder);
     let counted = |name: &str| -> usize {
         let values = page.lines().filter(|line| line.starts_with(name)).filter_map(|line| line.rsplit(' ').next());
         values.map(|value| value.parse::<usize>().unwrap()).sum()
@@ -454,7 +465,7 @@ fn mixed_traffic_under_constant_change_leaves_nothing_behind_and_nothing_out() {
     let (revocations, restarts) = (world.is_alive.times(false), world.is_up.times(true));
     assert!(ends["complete"] > 100 && ends["client_gone"] > 10 && 2 * ends["revoked"] >= revocations, "{ends:?}");
     println!(
-        "{seconds} s: {asked} requests ended {ends:?}, {} heads were left unfinished; {opened} streams told of; \
+        "{seconds} s: {asked} requests ended {ends:?}, {} heads were left unfinished; {streams} streams, {opened} of them told of; \
          {revocations} revocations, {restarts} restarts, {} reloads",
         world.unasked.into_inner(),
         counted("patgate_reloads_total{list=\"tokens\",result=\"success\"}"),
