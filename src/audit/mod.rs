@@ -3,6 +3,7 @@
 mod by_token;
 mod chain;
 mod log;
+mod logged;
 mod mcp;
 mod names;
 mod reader;
@@ -19,6 +20,7 @@ mod writer;
 pub use by_token::ByToken;
 pub use chain::{Hash, Head, Sealed};
 pub use log::{AuditLog, Destination, OnLoss, Params, Rotation, Writer};
+pub use logged::{Logged, Text};
 pub use mcp::{Arguments, McpCall, McpFacts, McpSource, session_digest};
 pub use names::siblings;
 pub use reader::{Line, Lines};

@@ -23,6 +23,8 @@ pub struct Lines {
     line: Vec<u8>,
     number: u64,
     read: Arc<AtomicU64>,
+    /// Whether it may be written at this moment.
+    may_grow: bool,
 }
 
 /// One line.
@@ -53,18 +55,26 @@ impl Lines {
         Self::of(stdin)
     }
 
-    fn of(source: impl Read + 'static) -> io::Result<Self> {
+    /// Reads what begins with the first byte of a file.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn of(source: impl Read + 'static) -> io::Result<Self> {
         let read = Arc::<AtomicU64>::default();
         let mut raw = BufReader::with_capacity(BUFFER, Counted { source, read: Arc::clone(&read) });
+        let mut may_grow = false;
         let text: Box<dyn BufRead> = match raw.fill_buf()? {
             [0x1f, 0x8b, ..] => Box::new(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(raw))),
             // a frame, or a frame that is to be skipped, as parallel compressors write first
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
                 Box::new(BufReader::with_capacity(BUFFER, zstd::Decoder::with_buffer(raw)?))
             }
-            _ => Box::new(raw),
+            _ => {
+                may_grow = true;
+                Box::new(raw)
+            }
         };
-        Ok(Self { text, line: Vec::new(), number: 0, read })
+        Ok(Self { text, line: Vec::new(), number: 0, read, may_grow })
     }
 
     /// How many bytes of the file have been read.
@@ -79,8 +89,8 @@ impl Lines {
     pub fn next_line(&mut self) -> io::Result<Option<Line<'_>>> {
         self.line.clear();
         let mut ended = self.fill()?;
-        if !ended && !self.line.is_empty() {
-            // perhaps it is being written at this moment
+        if !ended && !self.line.is_empty() && self.may_grow {
+            // perhaps the rest is on its way
             thread::sleep(GROWTH);
             ended = self.fill()?;
         }

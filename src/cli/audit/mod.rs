@@ -1,8 +1,8 @@
 //! `patgate audit …`: what the audit log tells, and whether it can be believed.
 
+mod filter;
 mod input;
 mod query;
-mod record;
 mod summary;
 mod verify;
 

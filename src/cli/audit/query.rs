@@ -9,10 +9,10 @@ use std::path::PathBuf;
 use anstyle::{AnsiColor, Style};
 use clap::Args;
 
+use super::filter::Filter;
 use super::input::{self, Input, Progress};
-use super::record::{Filter, Record, Text};
 use super::summary::Summary;
-use crate::audit::{harmless, is_harmless};
+use crate::audit::{Logged, Text, harmless, is_harmless};
 use crate::cli::Exit;
 use crate::cli::print::{self, Cell};
 
@@ -60,7 +60,7 @@ impl Query {
         let (mut found, limit) = (0, self.limit.unwrap_or(usize::MAX));
         let mut progress = Progress::of(files, true);
         let whole = input::each_line(files, &mut progress, |file, line| {
-            let Some(record) = Record::read(line.text) else {
+            let Some(record) = Logged::read(line.text) else {
                 strangers.add(file, line.number);
                 return ControlFlow::Continue(());
             };
@@ -78,7 +78,7 @@ impl Query {
             if result.is_err() || found >= limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         for line in &latest {
-            if let (Ok(()), Some(record)) = (&result, Record::read(line)) {
+            if let (Ok(()), Some(record)) = (&result, Logged::read(line)) {
                 result = out.put(line, &record);
             }
         }
@@ -97,7 +97,7 @@ impl Query {
         let mut summary = Summary::default();
         let mut progress = Progress::of(files, false);
         let whole = input::each_line(files, &mut progress, |file, line| {
-            match Record::read(line.text) {
+            match Logged::read(line.text) {
                 Some(record) if self.filter.takes(&record) => summary.add(&record),
                 Some(_) => {}
                 None => strangers.add(file, line.number),
@@ -148,7 +148,7 @@ impl Output {
         Self::Table { rows: vec![head.map(Cell::head).into()], widths: Vec::new() }
     }
 
-    fn put(&mut self, line: &[u8], record: &Record<'_>) -> io::Result<()> {
+    fn put(&mut self, line: &[u8], record: &Logged<'_>) -> io::Result<()> {
         match self {
             Self::Json { out, terminal } => {
                 if *terminal {
@@ -202,7 +202,7 @@ fn escaped(line: &str) -> String {
     text
 }
 
-fn row(record: &Record<'_>) -> Vec<Cell> {
+fn row(record: &Logged<'_>) -> Vec<Cell> {
     let text = |text: &Option<Text<'_>>| Cell::from(text.as_ref().map_or_else(String::new, |text| shown(&text.0)));
     let style = |color: AnsiColor| Style::new().fg_color(Some(color.into()));
     let outcome = match record.outcome.as_ref().map(|outcome| &*outcome.0) {
@@ -229,7 +229,7 @@ fn row(record: &Record<'_>) -> Vec<Cell> {
 }
 
 /// What was asked for: the tool or the MCP method where it is known, else method and path.
-fn request(record: &Record<'_>) -> String {
+fn request(record: &Logged<'_>) -> String {
     let list = |names: &mut dyn Iterator<Item = &str>| shown(&names.collect::<Vec<_>>().join(", "));
     if record.tools().next().is_some() {
         return format!("tool {}", list(&mut record.tools()));

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::query::shown;
-use super::record::{Record, Text};
+use crate::audit::{Logged, Text};
 
 /// The most tokens that are told apart.
 const TOKENS: usize = 10_000;
@@ -79,7 +79,7 @@ impl Serialize for Counts {
 }
 
 impl Summary {
-    pub(super) fn add(&mut self, record: &Record<'_>) {
+    pub(super) fn add(&mut self, record: &Logged<'_>) {
         // the log's own records are about no request
         if record.outcome.is_none() {
             return;
@@ -122,7 +122,7 @@ impl Summary {
 }
 
 impl Account {
-    fn add(&mut self, record: &Record<'_>) {
+    fn add(&mut self, record: &Logged<'_>) {
         let ts = &*record.ts.0;
         let owned = |text: &Option<Text<'_>>| text.as_ref().map(|text| shown(&text.0));
         // records are in the order of the ends of their requests
@@ -158,7 +158,7 @@ impl Account {
     }
 
     /// A request was allowed; perhaps its answer was cut when the token died.
-    fn work(&mut self, record: &Record<'_>) {
+    fn work(&mut self, record: &Logged<'_>) {
         let ts = &*record.ts.0;
         if self.stopped_at.as_deref().is_some_and(|stopped| stopped < ts) {
             (self.stopped_at, self.stopped_for) = (None, None);

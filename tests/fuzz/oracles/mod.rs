@@ -3,6 +3,7 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(dead_code, reason = "a fuzz target uses one of them")]
 
+mod audit_log;
 mod credential;
 mod events;
 mod list_answer;
@@ -13,12 +14,13 @@ mod token_source;
 mod trace;
 
 /// Every target but the service, by its name and that of the folder of its corpus.
-pub const TARGETS: [&str; 7] =
-    ["credential", "events", "list_answer", "message", "token_file", "token_source", "trace"];
+pub const TARGETS: [&str; 8] =
+    ["audit_log", "credential", "events", "list_answer", "message", "token_file", "token_source", "trace"];
 
 /// Holds bytes against the oracle of a target.
 pub fn check(target: &str, data: &[u8]) {
     match target {
+        "audit_log" => audit_log::check(data),
         "credential" => credential::check(data),
         "events" => events::check(data),
         "list_answer" => list_answer::check(data),

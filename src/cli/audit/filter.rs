@@ -1,117 +1,14 @@
-//! A line of the log as it is read back, borrowed from the line, and what one can look for in it.
+//! What one can look for in a log.
 
-use std::borrow::Cow;
-use std::fmt;
 use std::net::IpAddr;
 
 use clap::Args;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
-use serde::de::{Error, Visitor};
-use serde::{Deserialize, Deserializer};
 use sha2::{Digest, Sha256};
 
-/// A record, as far as it is looked at. Its text comes from outside: print it by way of `harmless`.
-#[derive(Debug, Deserialize)]
-pub(super) struct Record<'l> {
-    #[serde(borrow)]
-    pub(super) ts: Text<'l>,
-    #[serde(borrow)]
-    pub(super) event: Text<'l>,
-    #[serde(borrow)]
-    pub(super) outcome: Option<Text<'l>>,
-    #[serde(borrow)]
-    pub(super) reason: Option<Text<'l>>,
-    #[serde(borrow)]
-    pub(super) request_id: Option<Text<'l>>,
-    #[serde(borrow)]
-    pub(super) pat_id: Option<Text<'l>>,
-    #[serde(borrow)]
-    pub(super) pat_name: Option<Text<'l>>,
-    #[serde(borrow)]
-    pub(super) user: Option<Text<'l>>,
-    #[serde(borrow)]
-    pub(super) client_ip: Option<Text<'l>>,
-    #[serde(borrow)]
-    pub(super) http_method: Option<Text<'l>>,
-    #[serde(borrow)]
-    pub(super) path: Option<Text<'l>>,
-    pub(super) status: Option<u16>,
-    #[serde(borrow)]
-    mcp_method: Option<Text<'l>>,
-    #[serde(borrow)]
-    mcp_tool: Option<Text<'l>>,
-    #[serde(borrow, default)]
-    mcp_calls: Vec<Call<'l>>,
-    #[serde(borrow)]
-    pub(super) mcp_session: Option<Text<'l>>,
-    pub(super) duration_ms: Option<f64>,
-    #[serde(borrow)]
-    pub(super) ended: Option<Text<'l>>,
-    pub(super) lost: Option<u64>,
-}
-
-impl<'l> Record<'l> {
-    /// Reads a line; `None` if it is no record.
-    pub(super) fn read(line: &'l [u8]) -> Option<Self> {
-        let record: Self = serde_json::from_slice(line).ok()?;
-        // the times of records are compared as text
-        let is_micros = record.ts.0.len() == "2026-11-22T08:00:00.123456Z".len() && record.ts.0.ends_with('Z');
-        is_micros.then_some(record)
-    }
-
-    /// The tools that were called: one, or several in a batch.
-    pub(super) fn tools(&self) -> impl Iterator<Item = &str> {
-        let calls = self.mcp_calls.iter().filter_map(|call| call.tool.as_ref());
-        self.mcp_tool.iter().chain(calls).map(|tool| &*tool.0)
-    }
-
-    /// The MCP methods that were called.
-    pub(super) fn methods(&self) -> impl Iterator<Item = &str> {
-        let calls = self.mcp_calls.iter().filter_map(|call| call.method.as_ref());
-        self.mcp_method.iter().chain(calls).map(|method| &*method.0)
-    }
-}
-
-/// One call of a batch.
-#[derive(Debug, Deserialize)]
-struct Call<'l> {
-    #[serde(borrow)]
-    method: Option<Text<'l>>,
-    #[serde(borrow)]
-    tool: Option<Text<'l>>,
-}
-
-/// A string, borrowed unless it has escapes.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Text<'l>(pub(super) Cow<'l, str>);
-
-impl<'de: 'l, 'l> Deserialize<'de> for Text<'l> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(TextVisitor)
-    }
-}
-
-struct TextVisitor;
-
-impl<'de> Visitor<'de> for TextVisitor {
-    type Value = Text<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("text")
-    }
-
-    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Text<'de>, E> {
-        Ok(Text(Cow::Borrowed(text)))
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Text<'de>, E> {
-        Ok(Text(Cow::Owned(text.to_owned())))
-    }
-}
-
-// --- What to look for -----------------------------------------------------------------------
+use crate::audit::{Logged, Text};
 
 /// Which records are wanted; all that is given must hold.
 #[derive(Args, Debug)]
@@ -158,7 +55,7 @@ struct Session([String; 2]);
 struct Micros(String);
 
 impl Filter {
-    pub(super) fn takes(&self, record: &Record<'_>) -> bool {
+    pub(super) fn takes(&self, record: &Logged<'_>) -> bool {
         let is = |wanted: &Option<String>, found: &Option<Text<'_>>| {
             wanted.as_ref().is_none_or(|wanted| found.as_ref().is_some_and(|found| found.0 == *wanted))
         };
@@ -224,25 +121,5 @@ mod tests {
             assert_eq!(moment(text, now, Date::tomorrow), Ok(Micros(until.to_owned())));
         }
         assert!(["", "yesterday", "2026", "7"].iter().all(|text| moment(text, now, Ok).is_err()));
-    }
-
-    #[test]
-    fn what_is_no_record_is_told() {
-        let ts = "\"ts\":\"2026-11-22T08:00:00.123456Z\"";
-        let record = format!(
-            "{{{ts},\"event\":\"request\",\"mcp_calls\":[{{\"tool\":\"a\"}},{{\"tool\":\"b\\u001b\"}}],\"unknown\":1}}"
-        );
-        let record = Record::read(record.as_bytes()).unwrap();
-        assert_eq!(record.tools().collect::<Vec<_>>(), ["a", "b\u{1b}"]);
-        for line in [
-            "",
-            "{}",
-            "text",
-            &format!("{{{ts}}}"),
-            &format!("{{{ts},\"event\":1}}"),
-            "{\"ts\":\"today\",\"event\":\"x\"}",
-        ] {
-            assert!(Record::read(line.as_bytes()).is_none(), "{line}");
-        }
     }
 }
