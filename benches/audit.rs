@@ -55,7 +55,7 @@ fn request() -> Request<()> {
 
 /// A record as the gate fills it.
 fn record(log: &AuditLog, request: &Request<()>, grant: &Arc<Grant>, revision: &Arc<str>) -> OpenRecord {
-    let mut record = log.begin(request, Some(IpAddr::from([192, 0, 2, 7])));
+    let mut record = log.begin(request, Some(IpAddr::from([192, 0, 2, 7])), false);
     record.note(|facts| {
         facts.grant = Some(Arc::clone(grant));
         facts.source_revision = Some(Arc::clone(revision));

@@ -50,9 +50,19 @@ impl TraceContext {
         if let Ok(value) = HeaderValue::from_bytes(&text) {
             headers.insert(TRACEPARENT, value);
         }
-        if self.parent_id.is_none() || !is_bounded_state(headers) {
+        if !self.has_state(headers) {
             headers.remove(TRACESTATE);
         }
+    }
+
+    /// The client's `tracestate`, as one list, where it goes on.
+    pub fn state(&self, headers: &HeaderMap) -> Option<Box<str>> {
+        let values = headers.get_all(TRACESTATE).iter().map(HeaderValue::to_str).collect::<Result<Vec<_>, _>>().ok()?;
+        (self.has_state(headers) && !values.is_empty()).then(|| values.join(",").into())
+    }
+
+    fn has_state(&self, headers: &HeaderMap) -> bool {
+        self.parent_id.is_some() && is_bounded_state(headers)
     }
 
     /// Whether somebody above records this trace.

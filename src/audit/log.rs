@@ -167,12 +167,15 @@ impl AuditLog {
     }
 
     /// Begins the record of a request that has just arrived.
-    pub fn begin<B>(&self, request: &Request<B>, client_ip: Option<IpAddr>) -> OpenRecord {
+    pub fn begin<B>(&self, request: &Request<B>, client_ip: Option<IpAddr>, secure: bool) -> OpenRecord {
         self.begin_unread(client_ip, |record| {
             record.method = Some(request.method().clone());
             record.uri = Some(request.uri().clone());
             record.user_agent = request.headers().get(http::header::USER_AGENT).cloned();
-            record.trace = Some(TraceContext::of(request.headers()));
+            let trace = TraceContext::of(request.headers());
+            record.trace = Some(trace);
+            record.trace_state = self.shared.spans.state(trace, request.headers());
+            record.secure = Some(secure);
         })
     }
 
@@ -184,8 +187,10 @@ impl AuditLog {
             reason: Reason::Ok,
             request_id: RequestId::draw(),
             trace: None,
+            trace_state: None,
             grant: None,
             client_ip,
+            secure: None,
             user_agent: None,
             mcp: None,
             session: None,

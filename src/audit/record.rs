@@ -77,10 +77,14 @@ pub struct AuditRecord {
     pub request_id: RequestId,
     /// The trace that it belongs to; none where no request could be read.
     pub trace: Option<TraceContext>,
+    /// The client's `tracestate`, where spans are sent.
+    pub trace_state: Option<Box<str>>,
     /// The token, where one was recognised, dead or alive.
     pub grant: Option<Arc<Grant>>,
     /// The address that the connection came from; none on a Unix socket.
     pub client_ip: Option<IpAddr>,
+    /// Whether it came by TLS, as far as that is known; no record tells it, but a span does.
+    pub secure: Option<bool>,
     /// What the client calls itself.
     pub user_agent: Option<HeaderValue>,
     /// Its method; none where no request could be read.
@@ -405,8 +409,10 @@ mod tests {
             reason: Reason::MissingCredential,
             request_id: RequestId::draw(),
             trace: None,
+            trace_state: None,
             grant: None,
             client_ip: Some(IpAddr::from([127, 0, 0, 1])),
+            secure: None,
             user_agent: None,
             mcp: None,
             session: None,

@@ -146,13 +146,13 @@ impl Gate {
     pub async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<Outgoing> {
         let Provenance { ip, secure, host } = self.proxies.provenance(peer.ip, request.headers());
         let peer = Peer { ip, ..peer };
-        let mut record = self.audit.begin(&request, ip);
+        let secure = secure.unwrap_or(peer.secure);
+        let mut record = self.audit.begin(&request, ip, secure);
         let (request_id, trace) = (record.request_id().clone(), record.trace());
         let caller = Caller::of(request.headers(), &self.origins);
 
         let mut response = match self.judge(&request, peer, &caller, &mut record).await {
             Ok((permit, named, turn)) => {
-                let secure = secure.unwrap_or(peer.secure);
                 let hop = Hop { client_ip: ip, secure, host, request_id: &request_id, trace };
                 match self.forward(request, &permit, named, &hop, &mut record).await {
                     Ok(reply) => self.follow(reply, permit, turn, record),

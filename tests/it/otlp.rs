@@ -1,7 +1,7 @@
 //! Spans, as a collector of OpenTelemetry gets them: true, without secrets, and never in a request's way.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{BufReader, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,8 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 use serde_json::Value;
 
-use crate::harness::{Answer, Folder, Keep, Origin, Proxy, eventually, get, post};
+use crate::harness::{Answer, Folder, Keep, Origin, Proxy, eventually, get, post, read_answer};
+use crate::tls::{certificate, client_config, tls_client, tls_in_front_of};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
@@ -98,6 +99,7 @@ fn expected(record: &Value) -> BTreeMap<&'static str, Value> {
     ];
     let said = keys.into_iter().filter_map(|(key, field)| Some((key, record.get(field)?.clone())));
     let mut said: BTreeMap<_, _> = said.collect();
+    said.insert("url.scheme", "http".into());
     if record["outcome"] == "error" {
         said.insert("error.type", record["reason"].clone());
     }
@@ -119,7 +121,8 @@ fn every_request_has_a_span_that_says_what_its_record_says() {
     folder.write("otlp.headers", "X-Api-Key: canary-of-the-collector\n\n  X-Tenant:  acme \n");
     let proxy = folder.serve(&origin.url(), &otlp(&collector.address, "headers_file = \"otlp.headers\"\n"));
 
-    let parent = |flags: &str| format!("traceparent: 00-{TRACE}-{PARENT}-{flags}\r\n");
+    let state = "TraceState: vendor=1,other=2\r\ntracestate: third=3\r\n";
+    let parent = |flags: &str| format!("traceparent: 00-{TRACE}-{PARENT}-{flags}\r\n{state}");
     let status = |request: &str| proxy.ask(request).status;
     assert_eq!(status(&get(&token, &parent("01")).replacen("/mcp", &format!("/mcp/{token}?key={token}"), 1)), 200);
     assert_eq!(status(&get("unknown", &format!("User-Agent: {token}\r\n"))), 401);
@@ -158,6 +161,7 @@ fn every_request_has_a_span_that_says_what_its_record_says() {
             (hex(&span.parent_span_id), span.flags),
             if has_parent { (PARENT.to_owned(), 0x301) } else { (String::new(), 0x101) }
         );
+        assert_eq!(span.trace_state, if has_parent { "vendor=1,other=2,third=3" } else { "" });
         let began: jiff::Timestamp = record["ts"].as_str().unwrap().parse().unwrap();
         assert_eq!(i128::from(span.start_time_unix_nano) / 1000, began.as_nanosecond() / 1000);
         let took = Duration::from_nanos(span.end_time_unix_nano - span.start_time_unix_nano).as_secs_f64();
@@ -186,6 +190,37 @@ fn every_request_has_a_span_that_says_what_its_record_says() {
 /// Whether a span is that of a record.
 fn is_of(span: &Span, record: &Value) -> bool {
     record["trace_id"] == hex(&span.trace_id) && record["span_id"] == hex(&span.span_id)
+}
+
+#[test]
+fn a_collector_is_reached_by_tls_only_if_its_certificate_is_trusted() {
+    let (collector, own) = (collector(), certificate());
+    let port = tls_in_front_of(collector.address.clone(), &own, None);
+    let origin = Origin::plain();
+    let folder = Folder::new();
+    let token = folder.token("alice", &[]);
+    folder.write("cert.pem", &own.cert.pem());
+    folder.write("key.pem", &own.signing_key.serialize_pem());
+    folder.write("other.pem", &certificate().cert.pem());
+    let endpoint = format!("[otlp]\nendpoint = \"https://localhost:{port}/v1/traces\"\n");
+    let tls = "[tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"\n";
+    folder.configure(&origin.url(), &(endpoint + tls));
+    for (trusted, arrived) in [("other.pem", 0), ("cert.pem", 1)] {
+        let authorities = folder.path(trusted).display().to_string();
+        let mut proxy = folder.serve_with(&[], &[("SSL_CERT_FILE", &authorities)]);
+        let mut client = tls_client(&proxy.address, client_config(&own.cert.pem(), &[]));
+        client.write_all(get(&token, "").as_bytes()).unwrap();
+        assert_eq!(read_answer(&mut BufReader::new(&mut client)).status, 200);
+        if arrived == 0 {
+            let error = proxy.await_log("spans cannot be sent")["error"].as_str().unwrap().to_owned();
+            assert!(error.contains("certificate"), "{error}");
+        }
+        proxy.end();
+        let spans = spans(&collector);
+        assert_eq!(spans.len(), arrived, "{trusted}");
+        assert!(spans.iter().all(|span| attributes(&span.attributes)["url.scheme"] == "https"), "{spans:?}");
+    }
+    assert_eq!(collector.received()[0].values("host"), [format!("localhost:{port}")]);
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::harness::{Folder, Origin, Proxy, connect, eventually, get, post, read
 use crate::http2::Client;
 use crate::sources::tls::{authority, certificate as issued};
 
-fn certificate() -> CertifiedKey<KeyPair> {
+pub fn certificate() -> CertifiedKey<KeyPair> {
     generate_simple_self_signed(["localhost".to_owned()]).unwrap()
 }
 
@@ -35,7 +35,7 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-fn client_config(trusted: &str, protocols: &[&str]) -> Arc<ClientConfig> {
+pub fn client_config(trusted: &str, protocols: &[&str]) -> Arc<ClientConfig> {
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
     let mut config = builder.with_root_certificates(trusting(trusted)).with_no_client_auth();
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
@@ -43,7 +43,7 @@ fn client_config(trusted: &str, protocols: &[&str]) -> Arc<ClientConfig> {
 }
 
 /// A TLS client that has not shaken hands yet.
-fn tls_client(address: &str, config: Arc<ClientConfig>) -> StreamOwned<ClientConnection, TcpStream> {
+pub fn tls_client(address: &str, config: Arc<ClientConfig>) -> StreamOwned<ClientConnection, TcpStream> {
     client_on(connect(address), config)
 }
 
@@ -131,7 +131,7 @@ fn silent_tls_clients_are_let_go_in_time() {
 }
 
 /// A TLS server that hands what it decrypts to a TCP address, from clients that these authorities know.
-fn tls_in_front_of(address: String, own: &CertifiedKey<KeyPair>, clients: Option<&str>) -> u16 {
+pub fn tls_in_front_of(address: String, own: &CertifiedKey<KeyPair>, clients: Option<&str>) -> u16 {
     let key = PrivateKeyDer::from_pem_slice(own.signing_key.serialize_pem().as_bytes()).unwrap();
     let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
     let builder = match clients {

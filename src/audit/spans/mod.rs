@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use http::Uri;
+use http::{HeaderMap, Uri};
 use rustls::ClientConfig;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot};
@@ -21,6 +21,7 @@ use self::export::Exporting;
 use super::record::{AuditRecord, Event};
 use crate::metrics::Counter;
 use crate::token::Prefix;
+use crate::trace::TraceContext;
 
 /// How long the last spans may take to be sent at the end.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -77,6 +78,11 @@ impl Spans {
         {
             self.dropped.inc();
         }
+    }
+
+    /// What a span has to say of the client's `tracestate`.
+    pub(super) fn state(&self, trace: TraceContext, headers: &HeaderMap) -> Option<Box<str>> {
+        self.queue.as_ref().filter(|_| trace.is_sampled()).and_then(|_| trace.state(headers))
     }
 
     /// How many spans were dropped.

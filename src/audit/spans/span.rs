@@ -57,6 +57,7 @@ pub(super) fn of(record: &AuditRecord, prefix: &Prefix) -> Option<Span> {
     Some(Span {
         trace_id: trace.trace_id().to_bytes(),
         span_id: trace.span_id().to_bytes(),
+        trace_state: record.trace_state.as_deref().unwrap_or_default().to_owned(),
         parent_span_id: parent.map(|parent| parent.to_bytes()).unwrap_or_default(),
         flags,
         // no path: there may be as many as clients think of
@@ -82,6 +83,7 @@ fn attributes(record: &AuditRecord, prefix: &Prefix, method: Option<&Method>) ->
     let texts: [(&'static str, Option<Cow<'_, str>>); _] = [
         ("http.request.method", Some(known.into())),
         ("http.request.method_original", original.map(Cow::from)),
+        ("url.scheme", record.secure.map(|secure| if secure { "https" } else { "http" }.into())),
         ("url.path", line.path),
         ("client.address", address.map(Cow::from)),
         ("user_agent.original", line.user_agent),
