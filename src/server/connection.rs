@@ -64,6 +64,10 @@ pub(super) struct Service {
 
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// How much is read at first: mostly the whole head of a request. If the HTTP library sees only the beginning of
+/// it, it takes twice the buffer for the rest, and keeps it.
+const FIRST: usize = 4 * 1024;
+
 /// What HTTP/1.1 may buffer each way, and HTTP/2 for each stream towards the client.
 const BUFFER: usize = 128 * 1024;
 
@@ -95,7 +99,8 @@ pub(super) async fn serve(mut transport: Transport, peer: Peer, context: Arc<Ser
         },
     };
     if speaks_http2 {
-        serve_http2(transport, first, peer, context).await;
+        // in a place of its own, so that connections of HTTP/1.1 are not as large
+        Box::pin(serve_http2(transport, first, peer, context)).await;
     } else {
         serve_http1(transport, first, peer, context).await;
     }
@@ -103,6 +108,7 @@ pub(super) async fn serve(mut transport: Transport, peer: Peer, context: Arc<Ser
 
 /// Reads until it is clear whether this is HTTP/2 with prior knowledge; `None` if the client left.
 async fn hear_preface(transport: &mut Transport, first: &mut BytesMut) -> Option<bool> {
+    first.reserve(FIRST);
     while HTTP2_PREFACE.starts_with(first) && first.len() < HTTP2_PREFACE.len() {
         if transport.read_buf(first).await.ok()? == 0 {
             return None;
@@ -123,16 +129,19 @@ async fn serve_http1(transport: Transport, first: BytesMut, peer: Peer, context:
         requests.begun.fetch_add(1, Ordering::AcqRel);
         let busy = Busy::new(&requests.answering);
         let (context, streaming, answer) = (Arc::clone(&context), Arc::clone(&streaming), answer.clone());
-        async move {
+        // the library keeps room for this as long as the connection lives, and a stream has no use for it
+        Box::pin(async move {
             let response = context.gate.handle(request, peer).await;
             let way = Way::Http1 { count: streaming, streaming: None };
             Ok::<_, Infallible>(response.map(|body| Answering { body, answer, _busy: busy, way }))
-        }
+        })
     });
     let connection = http1::Builder::new()
         .max_header_size(head)
         .max_headers(headers)
         .max_buf_size(head.max(BUFFER))
+        // it is the stream that notices the client's end: the library would take a buffer for that
+        .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     tokio::select! {

@@ -5,7 +5,7 @@
 //! looks for himself. Over HTTP/1.1 the connection ends with the answer, over HTTP/2 the stream alone.
 
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -60,7 +60,8 @@ where
 {
     fn execute(&self, stream: F) {
         let answer = std::mem::take(&mut *locked(&self.0));
-        tokio::spawn(async move { until_cut(pin!(stream), &answer).await });
+        let mut stream = Box::pin(stream);
+        tokio::spawn(async move { until_cut(stream.as_mut(), &answer).await });
     }
 }
 

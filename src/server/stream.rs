@@ -230,6 +230,10 @@ impl AsyncRead for Stream {
         } else {
             let length = self.put_back.len().min(buf.remaining());
             buf.put_slice(&self.put_back.split_to(length));
+            if self.put_back.is_empty() {
+                // its memory, too
+                self.put_back = BytesMut::new();
+            }
         }
         if let Some(reading) = &mut self.reading {
             reading.heard();

@@ -205,7 +205,7 @@ async fn welcome(mut transport: Transport, peer: Peer, service: Arc<Service>) {
         match (transport, &service.tls) {
             (Transport::Tcp(stream), Some(tls)) => {
                 // scanners and cut lines fail here every day: that is no event
-                let shaken = TlsAcceptor::from(tls.current()).accept(stream).await;
+                let shaken = Box::pin(TlsAcceptor::from(tls.current()).accept(stream)).await;
                 let stream = shaken.inspect_err(|_| service.counts.handshakes_failed.inc()).ok()?;
                 Some((Transport::Tls(Box::new(stream)), Peer { secure: true, ..peer }))
             }
