@@ -313,6 +313,14 @@ impl Outgoing {
         }
     }
 
+    /// Whether the answer has been open for so long that the audit log has been told of it.
+    pub fn is_announced(&self) -> bool {
+        match &self.0 {
+            Kind::Own(_) => false,
+            Kind::Relay(relay) => relay.watched.as_ref().is_some_and(Watched::is_announced),
+        }
+    }
+
     /// Where to see that the answer has been cut, once it is watched.
     pub fn leash(&self) -> Option<&Leash> {
         match &self.0 {

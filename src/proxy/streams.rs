@@ -212,6 +212,8 @@ impl Handle {
                 facts.bytes_out = self.bytes_out.load(Ordering::Relaxed);
             });
         }
+        // who drives it now has to do with a stream that goes on
+        self.waker.wake();
     }
 
     fn cut(&self, why: u8) {
@@ -248,6 +250,11 @@ impl Watched {
     /// Why the answer has to end, if it has; otherwise its task is woken when that changes.
     pub(super) fn poll_cut(&self, cx: &Context<'_>) -> Option<Ended> {
         self.leash.0.poll_cut(cx)
+    }
+
+    /// Whether it has been open for so long that the audit log has been told of it.
+    pub(super) fn is_announced(&self) -> bool {
+        self.leash.0.is_announced()
     }
 
     /// Why the answer has to end, as far as is known.

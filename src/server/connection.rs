@@ -1,6 +1,7 @@
 //! One connection, from its first byte to its last: which HTTP it speaks, its deadlines, its end.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +9,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response, StatusCode};
+use http::header::CONNECTION;
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -23,6 +25,7 @@ use super::drain::{Drain, Phase};
 use super::leash::{OpenAnswer, StreamExecutor, until_cut};
 use super::occupancy::Occupancy;
 use super::patience::Reading;
+use super::rest::{Loan, relay};
 use super::stream::{AnswerUnread, Requests, Stream, Transport};
 use crate::proxy::{Gate, Outgoing, Peer, TrustedProxies, close_unread};
 use crate::tls::Live;
@@ -120,39 +123,78 @@ async fn hear_preface(transport: &mut Transport, first: &mut BytesMut) -> Option
 async fn serve_http1(transport: Transport, first: BytesMut, peer: Peer, context: Arc<Service>) {
     let (requests, streaming) = (Arc::<Requests>::default(), Arc::new(AtomicUsize::new(0)));
     let Limits { head, headers, head_timeout, idle_timeout, write_timeout, .. } = context.limits;
-    let stream = Stream::new(transport, first, answer_unread(&context, peer), write_timeout)
+    let mut stream = Stream::new(transport, first, answer_unread(&context, peer), write_timeout)
         .counting(&requests)
         .looking_ahead(&streaming)
         .reading_in_time(Reading::new(&requests.answering, head_timeout, idle_timeout));
-    let answer = OpenAnswer::default();
-    let service = service_fn(|request: Request<Incoming>| {
+    let (answer, loan) = (OpenAnswer::default(), Loan::default());
+    let service = |request: Request<Incoming>| {
         requests.begun.fetch_add(1, Ordering::AcqRel);
         let busy = Busy::new(&requests.answering);
-        let (context, streaming, answer) = (Arc::clone(&context), Arc::clone(&streaming), answer.clone());
-        // the library keeps room for this as long as the connection lives, and a stream has no use for it
-        Box::pin(async move {
+        let (context, streaming, answer, loan) =
+            (Arc::clone(&context), Arc::clone(&streaming), answer.clone(), loan.clone());
+        async move {
+            let (is_get, may_rest) = (request.method() == Method::GET, may_rest(&request));
             let response = context.gate.handle(request, peer).await;
-            let way = Way::Http1 { count: streaming, streaming: None };
-            Ok::<_, Infallible>(response.map(|body| Answering { body, answer, _busy: busy, way }))
-        })
-    });
-    let connection = http1::Builder::new()
-        .max_header_size(head)
-        .max_headers(headers)
-        .max_buf_size(head.max(BUFFER))
-        // it is the stream that notices the client's end: the library would take a buffer for that
-        .half_close(true)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-    tokio::select! {
-        biased;
-        () = until_cut(connection.as_mut(), &answer) => return,
-        () = context.drain.reached(Phase::Draining) => connection.as_mut().graceful_shutdown(),
+            let is_chunked = response.body().size_hint().exact().is_none();
+            let way = Way::Http1 { count: streaming, streaming: None, is_get };
+            Ok::<_, Infallible>(
+                response.map(|body| loan.lend(Answering { body, answer, _busy: busy, way }, may_rest && is_chunked)),
+            )
+        }
+    };
+    let mut http = http1::Builder::new();
+    http.max_header_size(head).max_headers(headers).max_buf_size(head.max(BUFFER));
+    // it is the stream that notices the client's end: the library would take a buffer for that
+    http.half_close(true);
+    loop {
+        let mut connection = http.serve_connection(TokioIo::new(stream), service_fn(&service));
+        let served = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
+            Poll::Pending if loan.rests() && requests.flushed() => Poll::Ready(Served::Rests),
+            served => served.map(|_| Served::Ended),
+        });
+        tokio::select! {
+            biased;
+            served = until_cut(served, &answer) => if served != Some(Served::Rests) { return },
+            () = context.drain.reached(Phase::Draining) => {
+                Pin::new(&mut connection).graceful_shutdown();
+                tokio::select! {
+                    _ = until_cut(&mut connection, &answer) => {}
+                    () = context.drain.reached(Phase::Over) => {}
+                }
+                return;
+            }
+        }
+        let (parts, resting) = loan.call_back(|| connection.into_parts());
+        let Some(resting) = resting else { return };
+        stream = parts.io.into_inner();
+        stream.put_back(parts.read_buf);
+        tokio::select! {
+            biased;
+            sent = until_cut(relay(&mut stream, resting), &answer) => if !matches!(sent, Some(Ok(()))) { return },
+            () = context.drain.reached(Phase::Over) => return,
+        }
+        if context.drain.phase() >= Phase::Draining {
+            let _ = stream.shutdown().await;
+            return;
+        }
     }
-    tokio::select! {
-        () = until_cut(connection.as_mut(), &answer) => {}
-        () = context.drain.reached(Phase::Over) => {}
-    }
+}
+
+/// How far the HTTP library has come with a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Served {
+    /// To its end.
+    Ended,
+    /// To an answer that rests.
+    Rests,
+}
+
+/// Whether the answer to a request may rest: not if the connection ends with it, or if it has no body.
+fn may_rest<B>(request: &Request<B>) -> bool {
+    request.version() == Version::HTTP_11
+        && request.method() != Method::HEAD
+        && !request.headers().contains_key(CONNECTION)
 }
 
 async fn serve_http2(transport: Transport, first: BytesMut, peer: Peer, context: Arc<Service>) {
@@ -302,7 +344,7 @@ impl Drop for Busy {
 
 /// A body during which its connection counts as answering.
 #[derive(Debug)]
-struct Answering {
+pub(super) struct Answering {
     body: Outgoing,
     answer: OpenAnswer,
     _busy: Busy,
@@ -313,9 +355,19 @@ struct Answering {
 #[derive(Debug)]
 enum Way {
     /// Whether the answer is being streamed: it is once the request's own body has been taken in.
-    Http1 { count: Arc<AtomicUsize>, streaming: Option<Busy> },
+    /// `is_get`: whether it answers a GET.
+    Http1 { count: Arc<AtomicUsize>, streaming: Option<Busy>, is_get: bool },
     /// Whether the client is owed a part: from when it is handed on until the next one is asked for.
     Http2 { usage: Arc<Use>, owed: Option<Busy> },
+}
+
+impl Answering {
+    /// Whether this is a stream that will be open for a while. One that answers a GET is opened for that, of others
+    /// it has been seen; and nothing is awaited of the request.
+    pub(super) fn goes_on(&self) -> bool {
+        let Way::Http1 { streaming, is_get, .. } = &self.way else { return false };
+        streaming.is_some() && (*is_get || self.body.is_announced())
+    }
 }
 
 impl Body for Answering {
@@ -325,7 +377,7 @@ impl Body for Answering {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let Self { body, answer, way, .. } = &mut *self;
         match way {
-            Way::Http1 { count, streaming } if streaming.is_none() && body.has_taken_request() => {
+            Way::Http1 { count, streaming, .. } if streaming.is_none() && body.has_taken_request() => {
                 *streaming = Some(Busy::new(count));
             }
             Way::Http1 { .. } => {}

@@ -5,7 +5,7 @@
 //! looks for himself. Over HTTP/1.1 the connection ends with the answer, over HTTP/2 the stream alone.
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -31,13 +31,15 @@ impl OpenAnswer {
     }
 }
 
-/// Drives what answers, to its end or until the answer that is open in it is cut. The cut wakes this
-/// task, and the driven comes first: it may end the answer by itself, and better.
-pub(super) async fn until_cut<F: Future>(mut driven: Pin<&mut F>, answer: &OpenAnswer) {
-    poll_fn(
-        |cx| if driven.as_mut().poll(cx).is_ready() || answer.poll_cut(cx) { Poll::Ready(()) } else { Poll::Pending },
-    )
-    .await;
+/// Drives what answers, to its end or until the answer that is open in it is cut: then there is no outcome.
+/// The cut wakes this task, and the driven comes first: it may end the answer by itself, and better.
+pub(super) async fn until_cut<F: Future>(driven: F, answer: &OpenAnswer) -> Option<F::Output> {
+    let mut driven = pin!(driven);
+    poll_fn(|cx| match driven.as_mut().poll(cx) {
+        Poll::Pending if answer.poll_cut(cx) => Poll::Ready(None),
+        outcome => outcome.map(Some),
+    })
+    .await
 }
 
 /// Runs the streams of an HTTP/2 connection. What is dropped before its end is reset.
@@ -60,8 +62,10 @@ where
 {
     fn execute(&self, stream: F) {
         let answer = std::mem::take(&mut *locked(&self.0));
-        let mut stream = Box::pin(stream);
-        tokio::spawn(async move { until_cut(stream.as_mut(), &answer).await });
+        let stream = Box::pin(stream);
+        tokio::spawn(async move {
+            until_cut(stream, &answer).await;
+        });
     }
 }
 

@@ -9,6 +9,7 @@ mod listener;
 mod occupancy;
 mod patience;
 mod proxy_protocol;
+mod rest;
 mod scrape;
 mod stream;
 mod worker;

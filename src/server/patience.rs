@@ -94,9 +94,9 @@ impl Reading {
         }
     }
 
-    /// Bytes have gone to the client: it is not idle while it takes an answer.
+    /// Bytes have gone to the client: it has asked, and is not idle while it takes an answer.
     pub(super) fn told(&mut self) {
-        if self.expected == Expected::Request {
+        if self.expected != Expected::Nothing {
             self.expect(Expected::Request, self.idle);
         }
     }

@@ -11,7 +11,7 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -57,6 +57,15 @@ pub(super) struct Requests {
     pub(super) begun: AtomicUsize,
     /// How many of them are being answered.
     pub(super) answering: Arc<AtomicUsize>,
+    /// Whether something has been written of which the rest may still be to come.
+    unflushed: AtomicBool,
+}
+
+impl Requests {
+    /// Whether all that there was to say has been handed to the system.
+    pub(super) fn flushed(&self) -> bool {
+        !self.unflushed.load(Ordering::Relaxed)
+    }
 }
 
 /// What is left of the patience with a client that goes on sending.
@@ -116,6 +125,14 @@ impl Stream {
         self
     }
 
+    /// Puts back what was read and not used, in front of what has come after it.
+    pub(super) fn put_back(&mut self, unused: Bytes) {
+        if !unused.is_empty() {
+            let later = std::mem::replace(&mut self.put_back, unused.into());
+            self.put_back.extend_from_slice(&later);
+        }
+    }
+
     fn look_ahead(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let mut scratch = [MaybeUninit::uninit(); 1024];
         while self.put_back.len() < LOOK_AHEAD {
@@ -169,6 +186,7 @@ impl Stream {
     }
 
     fn wrote(&mut self, cx: &mut Context<'_>, attempt: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.requests.unflushed.store(true, Ordering::Relaxed);
         if let (Poll::Ready(Ok(_)), Some(reading)) = (&attempt, &mut self.reading) {
             reading.told();
         }
@@ -274,6 +292,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let attempt = Pin::new(&mut self.transport).poll_flush(cx);
         ready!(self.writing.in_time(cx, attempt))?;
+        self.requests.unflushed.store(false, Ordering::Relaxed);
         if self.requests.answering.load(Ordering::Acquire) == 0 {
             self.settled = self.requests.begun.load(Ordering::Acquire);
         }

@@ -4,7 +4,7 @@
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-use crate::harness::{Folder, Keep, Origin, Proxy, get, post, post_in_chunks};
+use crate::harness::{Folder, Keep, Origin, Proxy, eventually, get, post, post_in_chunks};
 use crate::stage::{Line, staged};
 
 /// All byte values in an order that shows every loss, repetition and exchange.
@@ -134,6 +134,79 @@ fn events_come_one_by_one_whatever_their_content_type() {
         drop(upstream);
     }
     assert!(proxy.audit(3).iter().all(|record| record["ended"] == "complete"));
+}
+
+#[test]
+fn a_stream_that_goes_on_for_long_is_a_request_among_others_on_its_connection() {
+    const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    const ANSWER: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    let (origin, _folder, token, proxy) = staged("");
+    let mut client = Line::to(&proxy.address);
+    let mut upstream = None;
+    let large = "x".repeat(200_000);
+    for (number, request) in [get(&token, ""), post(&token, "{}"), get(&token, "")].into_iter().enumerate() {
+        // its successor does not wait for the end
+        client.send(request + &post(&token, "next"));
+        let upstream = upstream.get_or_insert_with(|| origin.accept());
+        let body = upstream.request().values("content-length").first().map_or(0, |length| length.parse().unwrap());
+        upstream.bytes(body);
+        upstream.send(HEAD);
+        client.answer_head();
+        upstream.send_chunk("data: 1\n\n");
+        assert_eq!(client.chunk(), "data: 1\n\n");
+        eventually("the record of a stream that goes on", || {
+            let opened = proxy.audit_lines().iter().filter(|record| record["event"] == "stream_opened").count();
+            (opened > number).then_some(())
+        });
+        for event in ["data: 2\n\n", "x", "data: 3\n\n"] {
+            upstream.send_chunk(event);
+            assert_eq!(client.chunk(), event);
+        }
+        upstream.send_chunk(&large);
+        let mut taken = String::new();
+        while taken.len() < large.len() {
+            taken += &client.chunk();
+        }
+        assert!(taken == large, "every byte");
+        upstream.send_chunk("");
+        assert!(client.end_of_chunks(), "a clean end");
+        upstream.request();
+        assert_eq!(upstream.bytes(4), b"next");
+        upstream.send(ANSWER);
+        assert_eq!(client.answer().body, "ok");
+    }
+    // and the connection waits for more, or for its end
+    let records = proxy.audit(6);
+    assert!(records.iter().all(|record| record["ended"] == "complete"), "{records:?}");
+    let lengths: Vec<_> = records.iter().map(|record| record["bytes_out"].as_u64().unwrap()).collect();
+    assert_eq!(lengths, [200_028, 2, 200_028, 2, 200_028, 2]);
+    client.send("GET / HTTP/1.1\r\nHost : x\r\n\r\n");
+    let refused = client.answer();
+    assert_eq!((refused.status, refused.header("x-request-id").is_some()), (400, true));
+    client.await_end();
+}
+
+#[test]
+fn a_stream_that_goes_on_breaks_off_where_its_upstream_does() {
+    let (origin, _folder, token, proxy) = staged("");
+    for request in [get(&token, ""), post(&token, "{}")] {
+        let mut client = Line::to(&proxy.address);
+        client.send(request);
+        let mut upstream = origin.accept();
+        upstream.request();
+        upstream.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+        client.answer_head();
+        let before = proxy.audit_so_far().len();
+        eventually("the record of a stream that goes on", || {
+            let opened = proxy.audit_lines().iter().filter(|record| record["event"] == "stream_opened").count();
+            (opened > before).then_some(())
+        });
+        upstream.send_chunk("data: 1\n\n");
+        assert_eq!(client.chunk(), "data: 1\n\n");
+        drop(upstream);
+        assert!(!client.end_of_chunks(), "no clean end");
+        assert_eq!(proxy.audit(before + 1)[before]["ended"], "upstream_failed");
+    }
 }
 
 #[test]
