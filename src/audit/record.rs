@@ -338,6 +338,22 @@ impl OpenRecord {
         }
     }
 
+    /// Copies what it has of the request's head: a few bytes of that hold the whole buffer into which it was read.
+    pub fn detach(&mut self) {
+        self.note(|facts| {
+            if let Some(agent) = &mut facts.user_agent
+                && let Ok(copy) = HeaderValue::from_bytes(agent.as_bytes())
+            {
+                *agent = copy;
+            }
+            if let Some(uri) = &mut facts.uri
+                && let Ok(path) = Uri::try_from(uri.path())
+            {
+                *uri = path;
+            }
+        });
+    }
+
     /// The id of the request.
     pub fn request_id(&self) -> &RequestId {
         &self.request_id

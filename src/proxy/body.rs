@@ -321,6 +321,15 @@ impl Outgoing {
         }
     }
 
+    /// Lets go of what a stream that goes on has no use for.
+    pub fn settle(&self) {
+        if let Kind::Relay(relay) = &self.0
+            && let Some(watched) = &relay.watched
+        {
+            watched.settle();
+        }
+    }
+
     /// Where to see that the answer has been cut, once it is watched.
     pub fn leash(&self) -> Option<&Leash> {
         match &self.0 {

@@ -257,6 +257,13 @@ impl Watched {
         self.leash.0.is_announced()
     }
 
+    /// Lets go of what a stream that goes on has no use for.
+    pub(super) fn settle(&self) {
+        if let Some(record) = &mut *locked(&self.leash.0.record) {
+            record.detach();
+        }
+    }
+
     /// Why the answer has to end, as far as is known.
     pub(super) fn ended(&self) -> Option<Ended> {
         self.leash.0.ended()

@@ -148,36 +148,45 @@ async fn serve_http1(transport: Transport, first: BytesMut, peer: Peer, context:
     // it is the stream that notices the client's end: the library would take a buffer for that
     http.half_close(true);
     loop {
-        let mut connection = http.serve_connection(TokioIo::new(stream), service_fn(&service));
-        let served = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
-            Poll::Pending if loan.rests() && requests.flushed() => Poll::Ready(Served::Rests),
-            served => served.map(|_| Served::Ended),
-        });
-        tokio::select! {
-            biased;
-            served = until_cut(served, &answer) => if served != Some(Served::Rests) { return },
-            () = context.drain.reached(Phase::Draining) => {
-                Pin::new(&mut connection).graceful_shutdown();
-                tokio::select! {
-                    _ = until_cut(&mut connection, &answer) => {}
-                    () = context.drain.reached(Phase::Over) => {}
+        // in a place of its own, which is given back while an answer rests
+        let served = Box::pin(async {
+            let mut connection = http.serve_connection(TokioIo::new(stream), service_fn(&service));
+            let served = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
+                Poll::Pending if loan.rests() && requests.flushed() => Poll::Ready(Served::Rests),
+                served => served.map(|_| Served::Ended),
+            });
+            tokio::select! {
+                biased;
+                served = until_cut(served, &answer) => if served != Some(Served::Rests) { return None },
+                () = context.drain.reached(Phase::Draining) => {
+                    Pin::new(&mut connection).graceful_shutdown();
+                    tokio::select! {
+                        _ = until_cut(&mut connection, &answer) => {}
+                        () = context.drain.reached(Phase::Over) => {}
+                    }
+                    return None;
                 }
-                return;
+            }
+            let (parts, resting) = loan.call_back(|| connection.into_parts());
+            let mut stream = parts.io.into_inner();
+            stream.put_back(parts.read_buf);
+            Some((stream, resting?))
+        });
+        let Some((mut resumed, resting)) = served.await else { return };
+        resting.body.settle();
+        {
+            let sent = pin!(relay(&mut resumed, resting));
+            tokio::select! {
+                biased;
+                sent = until_cut(sent, &answer) => if !matches!(sent, Some(Ok(()))) { return },
+                () = context.drain.reached(Phase::Over) => return,
             }
         }
-        let (parts, resting) = loan.call_back(|| connection.into_parts());
-        let Some(resting) = resting else { return };
-        stream = parts.io.into_inner();
-        stream.put_back(parts.read_buf);
-        tokio::select! {
-            biased;
-            sent = until_cut(relay(&mut stream, resting), &answer) => if !matches!(sent, Some(Ok(()))) { return },
-            () = context.drain.reached(Phase::Over) => return,
-        }
         if context.drain.phase() >= Phase::Draining {
-            let _ = stream.shutdown().await;
+            let _ = resumed.shutdown().await;
             return;
         }
+        stream = resumed;
     }
 }
 
