@@ -18,6 +18,10 @@ use crate::proxy::Peer;
 
 const BACKLOG: i32 = 1024;
 
+/// How many bytes the system may hold that it cannot send because the client does not take them. By itself it takes
+/// megabytes for each client, and a thousand that read slowly use up what the whole machine has for TCP.
+const UNSENT: u32 = 128 * 1024;
+
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenAddress {
@@ -187,6 +191,7 @@ impl Listener {
                 let [time, interval] = [keep_alive, keep_alive / 3].map(|time| time.max(Duration::from_secs(1)));
                 let keep_alive = TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(3);
                 socket.set_tcp_keepalive(&keep_alive)?;
+                socket.set_tcp_notsent_lowat(UNSENT)?;
                 Self::Tcp(TcpListener::from_std(listener)?)
             }
             Bound::Unix(listener) => Self::Unix(UnixListener::from_std(listener)?),

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use http::Request;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::frames::{ACK, DATA, Frames, INITIAL_WINDOW_SIZE, PING, WINDOW_UPDATE};
+use crate::floods::{ACK, DATA, Frames, INITIAL_WINDOW_SIZE, PING, WINDOW_UPDATE};
 use crate::harness::{Folder, Keep, Origin, PATIENCE, Proxy, eventually, get, post, post_in_chunks};
 use crate::http2::Client;
+use crate::revocation::{await_standstill, flooding};
 use crate::stage::{Line, Stage, staged};
 
 // --- Late clients ---------------------------------------------------------------------------
@@ -151,6 +152,28 @@ fn a_client_that_does_not_take_its_answer_is_let_go() {
     eventually("the upstream's connection to be closed", || (origin.closed().len() == 1).then_some(()));
 }
 
+/// How many bytes the system holds for the clients of a proxy, as proc(5) tells.
+fn unsent(proxy: &Proxy) -> usize {
+    let port: u16 = proxy.address.rsplit(':').next().unwrap().parse().unwrap();
+    let (table, local) = (std::fs::read_to_string("/proc/net/tcp").unwrap(), format!(":{port:04X}"));
+    let rows = table.lines().map(|row| row.split_whitespace().collect::<Vec<_>>());
+    let queues = rows.filter(|row| row[1].ends_with(&local)).map(|row| row[4].split(':').next().unwrap().to_owned());
+    queues.map(|queue| usize::from_str_radix(&queue, 16).unwrap()).sum()
+}
+
+#[test]
+fn what_a_client_does_not_take_is_not_piled_up_in_the_system() {
+    let (origin, written) = flooding();
+    let folder = Folder::new();
+    let token = folder.token("alice", &[]);
+    let proxy = folder.serve(&origin.url(), "");
+    let mut client = with_a_small_window(&proxy.address);
+    client.write_all(get(&token, "").as_bytes()).unwrap();
+    await_standstill(&written);
+    let unsent = unsent(&proxy);
+    assert!((1..512 * 1024).contains(&unsent), "{unsent}");
+}
+
 #[test]
 fn a_client_that_takes_its_answer_in_drops_is_let_go_as_soon() {
     let (origin, folder) = (endless(), Folder::new());
@@ -159,7 +182,7 @@ fn a_client_that_takes_its_answer_in_drops_is_let_go_as_soon() {
     let mut client = with_a_small_window(&proxy.address);
     client.write_all(get(&token, "").as_bytes()).unwrap();
     let mut http2 = Frames::to(&proxy, &[(INITIAL_WINDOW_SIZE, 1)]);
-    http2.request(1, &token);
+    http2.request(1, &token).unwrap();
     let since = Instant::now();
     eventually("the end of both", || {
         // a byte of each, whenever there is one
@@ -205,7 +228,7 @@ fn a_client_that_closes_its_http2_window_is_let_go() {
     let proxy = folder.serve(&origin.url(), "[timeouts]\nwrite = \"400ms\"\nhead = \"5m\"\nidle = \"5m\"");
     let mut client = Frames::to(&proxy, &[(INITIAL_WINDOW_SIZE, 0)]);
     for (stream, token) in [(1, "unknown"), (3, &token)] {
-        client.request(stream, token);
+        client.request(stream, token).unwrap();
     }
     let since = Instant::now();
     client.await_end();
@@ -219,7 +242,7 @@ fn a_client_that_closes_its_http2_window_is_let_go() {
 fn a_client_that_does_not_answer_pings_is_let_go() {
     let (origin, _folder, token, proxy) = staged("[timeouts]\nkeep_alive = \"300ms\"");
     let mut client = Frames::to(&proxy, &[]);
-    client.request(1, &token);
+    client.request(1, &token).unwrap();
     let mut upstream = origin.accept();
     upstream.request();
     upstream.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");

@@ -22,7 +22,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::frames::{DATA, END_STREAM, Frames, GOAWAY, HEADERS};
+use crate::floods::{DATA, END_STREAM, Frames, GOAWAY, HEADERS};
 use crate::harness::{Folder, Keep, Origin, PATIENCE, Proxy, eventually};
 use crate::revocation::{await_standstill, flooding};
 use crate::stage::{Line, staged};
@@ -207,10 +207,10 @@ fn an_upload_in_thousands_of_small_frames_passes_whole() {
     for (portion, portions) in [(1010, 1), (500, 10)] {
         let (origin, _folder, token, proxy) = staged("");
         let mut client = Frames::to(&proxy, &[]);
-        client.begin_upload(1, &token);
+        client.begin_upload(1, &token).unwrap();
         let mut upstream = None;
         for _ in 0..portions {
-            client.send_often(DATA, 1, b"x", portion);
+            client.send_often(DATA, 1, b"x", portion).unwrap();
             let upstream = upstream.get_or_insert_with(|| {
                 let mut upstream = origin.accept();
                 upstream.request();

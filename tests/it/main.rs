@@ -25,6 +25,7 @@ mod diagnostics;
 mod documentation;
 mod endings;
 mod first_light;
+mod floods;
 mod frames;
 mod guesses;
 mod harness;
