@@ -3,7 +3,6 @@
 use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use serde::{Serialize, Serializer};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -43,9 +42,9 @@ impl TraceContext {
     pub fn write(&self, headers: &mut HeaderMap) {
         let Self { trace_id, span_id, flags, .. } = self;
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        write_hex(&mut text[3..35], *trace_id);
-        write_hex(&mut text[36..52], (*span_id).into());
-        write_hex(&mut text[53..], (*flags).into());
+        text[3..35].copy_from_slice(&hex_digits::<32>(*trace_id));
+        text[36..52].copy_from_slice(&hex_digits::<16>((*span_id).into()));
+        text[53..].copy_from_slice(&hex_digits::<2>((*flags).into()));
         // hexadecimal digits and dashes are always a header value
         if let Ok(value) = HeaderValue::from_bytes(&text) {
             headers.insert(TRACEPARENT, value);
@@ -101,17 +100,16 @@ impl<const DIGITS: usize> Hex<DIGITS> {
         let bytes = self.0.to_be_bytes();
         bytes[bytes.len() - DIGITS / 2..].to_vec()
     }
+
+    /// The digits.
+    pub fn digits(&self) -> [u8; DIGITS] {
+        hex_digits(self.0)
+    }
 }
 
 impl<const DIGITS: usize> fmt::Display for Hex<DIGITS> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:0DIGITS$x}", self.0)
-    }
-}
-
-impl<const DIGITS: usize> Serialize for Hex<DIGITS> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        f.write_str(str::from_utf8(&self.digits()).unwrap_or_default())
     }
 }
 
@@ -159,12 +157,14 @@ fn hex(digits: &[u8]) -> Option<u128> {
     })
 }
 
-/// The lowest digits of a number, as many as there is room for.
-fn write_hex(room: &mut [u8], mut number: u128) {
-    for digit in room.iter_mut().rev() {
+/// The lowest digits of a number.
+pub fn hex_digits<const DIGITS: usize>(mut number: u128) -> [u8; DIGITS] {
+    let mut digits = [b'0'; DIGITS];
+    for digit in digits.iter_mut().rev() {
         *digit = b"0123456789abcdef"[(number & 15) as usize];
         number >>= 4;
     }
+    digits
 }
 
 fn is_bounded_state(headers: &HeaderMap) -> bool {

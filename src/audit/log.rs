@@ -1,6 +1,6 @@
 //! The end of the log that requests hold: a bounded queue in front of the [writer](super::writer).
 //!
-//! A request only pushes its record and never waits. When the destination blocks or fails, the queue
+//! A request only writes its record into memory and never waits. When the destination blocks or fails, the queue
 //! fills up, and what no longer fits is lost and counted; or else, if the operator chose so, nothing is
 //! forwarded for which there is no room.
 
@@ -23,6 +23,9 @@ use crate::metrics::{Counter, Requests};
 use crate::token::Prefix;
 use crate::trace::TraceContext;
 use crate::verdict::{Ended, Reason};
+
+/// Room for the line of a usual record, in bytes.
+const USUAL_LINE: usize = 1024;
 
 /// Where the log is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,12 +100,16 @@ pub(super) struct Shared {
     requests: Requests,
     by_token: Option<ByToken>,
     draining: AtomicBool,
+    prefix: Prefix,
     spans: Spans,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    pub(super) records: Vec<AuditRecord>,
+    /// Records as lines.
+    pub(super) text: Vec<u8>,
+    /// How many they are.
+    pub(super) records: usize,
     /// Records that the writer has taken and not yet written.
     pub(super) in_flight: usize,
     /// Room for the records of requests that are still running; kept only under [`OnLoss::Refuse`].
@@ -124,12 +131,12 @@ pub(super) struct Missing {
 
 impl Queue {
     fn occupied(&self) -> usize {
-        self.records.len() + self.in_flight + self.reserved
+        self.records + self.in_flight + self.reserved
     }
 
     /// Whether there is nothing left to do for the writer.
     pub(super) fn is_done(&self) -> bool {
-        self.closed.is_some() && self.records.is_empty() && self.missing.is_none()
+        self.closed.is_some() && self.records == 0 && self.missing.is_none()
     }
 
     /// Counts lost records; whether they are the first since the log last told of any.
@@ -159,6 +166,7 @@ impl AuditLog {
             requests: Requests::default(),
             by_token: params.by_token.then(ByToken::default),
             draining: AtomicBool::new(false),
+            prefix: params.prefix.clone(),
             spans,
         });
         let writing = Writing::open(params, Arc::clone(&shared))?;
@@ -181,7 +189,7 @@ impl AuditLog {
 
     /// Begins the record of something that could not be read as a request.
     pub fn begin_unread(&self, client_ip: Option<IpAddr>, facts: impl FnOnce(&mut AuditRecord)) -> OpenRecord {
-        let mut record = AuditRecord {
+        let mut record = Box::new(AuditRecord {
             at: Timestamp::now(),
             event: Event::Request,
             reason: Reason::Ok,
@@ -204,7 +212,7 @@ impl AuditLog {
             duration: Duration::ZERO,
             ended: Ended::ClientGone,
             source_revision: None,
-        };
+        });
         facts(&mut record);
         OpenRecord::new(record, self.clone(), self.shared.reserve())
     }
@@ -232,7 +240,7 @@ impl AuditLog {
     /// How many records wait to be written.
     pub fn queued(&self) -> usize {
         let queue = self.shared.lock();
-        queue.records.len() + queue.in_flight
+        queue.records + queue.in_flight
     }
 
     /// Looks whether the file was moved or removed, and if so begins a new one.
@@ -256,9 +264,11 @@ impl AuditLog {
     }
 
     /// Hands a record to the writer; `reserved` tells whether there is room for it in any case.
-    pub(super) fn submit(&self, record: AuditRecord, reserved: bool) {
+    pub(super) fn submit(&self, record: &AuditRecord, reserved: bool) {
         let shared = &*self.shared;
-        shared.spans.offer(&record);
+        shared.spans.offer(record);
+        let mut line = Vec::with_capacity(USUAL_LINE);
+        record.write(&mut line, &shared.prefix);
         let mut queue = shared.lock();
         if reserved {
             queue.reserved -= 1;
@@ -267,9 +277,10 @@ impl AuditLog {
             shared.lose(queue, 1);
             return;
         }
-        queue.records.push(record);
+        queue.text.extend_from_slice(&line);
+        queue.records += 1;
         self.shared.accepted.inc();
-        if queue.records.len() == 1 {
+        if queue.records == 1 {
             drop(queue);
             shared.filled.notify_one();
         }
@@ -296,7 +307,8 @@ impl Shared {
     pub(super) fn give_up(&self, taken: usize, untold: Option<Missing>) {
         let mut queue = self.lock();
         queue.in_flight = 0;
-        let count = (taken + std::mem::take(&mut queue.records).len()) as u64;
+        queue.text = Vec::new();
+        let count = (taken + std::mem::take(&mut queue.records)) as u64;
         if let Some(Missing { count, since }) = untold {
             let missing = queue.missing.get_or_insert(Missing { count: 0, since });
             missing.count += count;
@@ -348,7 +360,7 @@ impl Writer {
         }
         ending.wait();
         let queue = self.shared.lock();
-        let unwritten = queue.records.len() + queue.in_flight;
+        let unwritten = queue.records + queue.in_flight;
         self.shared.lost.fetch_add(unwritten as u64, Ordering::Relaxed);
         unwritten == 0
     }

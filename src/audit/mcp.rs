@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use http::HeaderMap;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use strum::IntoStaticStr;
 
 use super::record::{harmless, shown};
 use crate::mcp::headers::{self, MCP_PROTOCOL_VERSION};
@@ -23,8 +24,8 @@ pub struct Arguments {
 }
 
 /// Where the facts come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum McpSource {
     /// From what the server acts on.
     Body,

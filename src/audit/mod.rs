@@ -2,6 +2,7 @@
 
 mod by_token;
 mod chain;
+mod json;
 mod log;
 mod logged;
 mod mcp;

@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, StatusCode, Uri};
 use jiff::Timestamp;
-use serde::{Serialize, Serializer};
+use strum::IntoStaticStr;
 
+use super::json::Object;
 use super::log::AuditLog;
 use super::mcp::{McpFacts, McpSource, ShownCall};
 use crate::access::Grant;
 use crate::token::Prefix;
-use crate::trace::{Hex, TraceContext};
+use crate::trace::{Hex, TraceContext, hex_digits};
 use crate::verdict::{Ended, Outcome, Reason};
 
 /// The longest text from outside that a record repeats, in bytes.
@@ -28,9 +29,11 @@ pub struct RequestId(HeaderValue);
 impl RequestId {
     /// Draws an id. It is not secret and not meant to be unguessable.
     pub fn draw() -> Self {
-        let text = format!("{:032x}", fastrand::u128(..));
         // hexadecimal digits are always a header value
-        Self(HeaderValue::try_from(text).unwrap_or(const { HeaderValue::from_static("0") }))
+        Self(
+            HeaderValue::from_bytes(&hex_digits::<32>(fastrand::u128(..)))
+                .unwrap_or(const { HeaderValue::from_static("0") }),
+        )
     }
 
     /// The id as a header value.
@@ -51,8 +54,8 @@ impl fmt::Display for RequestId {
 }
 
 /// What a record is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Event {
     /// A request that has ended.
     Request,
@@ -114,68 +117,40 @@ pub struct AuditRecord {
 }
 
 /// The line as it is written, borrowed from the record.
-#[derive(Serialize)]
 pub(super) struct Line<'r> {
-    pub(super) ts: Micros,
+    pub(super) ts: Timestamp,
     pub(super) event: Event,
     pub(super) outcome: Outcome,
     pub(super) reason: Reason,
     pub(super) request_id: &'r str,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) trace_id: Option<Hex<32>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) span_id: Option<Hex<16>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) auth_source: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) pat_id: Option<&'r str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) pat_name: Option<&'r str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) user: Option<&'r str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) org: Option<&'r str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) client_ip: Option<IpAddr>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) user_agent: Option<Cow<'r, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) http_method: Option<Cow<'r, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) path: Option<Cow<'r, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) status: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) mcp_method: Option<Cow<'r, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) mcp_tool: Option<Cow<'r, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) mcp_resource: Option<Cow<'r, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) mcp_prompt: Option<Cow<'r, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    mcp_arguments: Option<Cow<'r, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) mcp_arguments: Option<Cow<'r, str>>,
     mcp_arguments_sha256: Option<Cow<'r, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     mcp_calls: Option<Vec<ShownCall<'r>>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) mcp_session: Option<&'r str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) mcp_protocol_version: Option<&'r str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) mcp_source: Option<McpSource>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) policy: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) policy_rule: Option<Cow<'r, str>>,
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) duration_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) duration: Option<Duration>,
     pub(super) ended: Option<Ended>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) source_revision: Option<&'r str>,
 }
 
@@ -183,7 +158,7 @@ impl AuditRecord {
     /// Appends the record to `out` as one line of JSON. Of a token with this prefix that somebody put
     /// where none belongs, only what is no secret is written.
     pub fn write(&self, out: &mut Vec<u8>, prefix: &Prefix) {
-        write_line(out, &self.line(prefix));
+        self.line(prefix).write(out);
     }
 
     /// What the line says.
@@ -195,7 +170,7 @@ impl AuditRecord {
         let mut calls: Vec<_> = mcp.iter().flat_map(|mcp| &mcp.calls).map(|call| call.shown(prefix)).collect();
         let call = if calls.len() == 1 { calls.pop() } else { None }.unwrap_or_default();
         Line {
-            ts: Micros(self.at),
+            ts: self.at,
             event: self.event,
             outcome: self.reason.outcome(),
             reason: self.reason,
@@ -226,54 +201,72 @@ impl AuditRecord {
             policy_rule: self.policy_rule.as_ref().map(|rule| masked(rule.as_bytes())),
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
-            duration_ms: is_over.then(|| (self.duration.as_secs_f64() * 1_000_000.0).round() / 1_000.0),
+            duration: is_over.then_some(self.duration),
             ended: is_over.then_some(self.ended),
             source_revision: self.source_revision.as_deref().filter(|revision| !revision.is_empty()),
         }
     }
 }
 
-fn write_line(out: &mut Vec<u8>, line: &impl Serialize) {
-    let before = out.len();
-    // writing plain fields into memory does not fail; were it to, half a line would be worse than none
-    match serde_json::to_writer(&mut *out, line) {
-        Ok(()) => out.push(b'\n'),
-        Err(_) => out.truncate(before),
+impl Line<'_> {
+    /// Appends it as one line of JSON.
+    fn write(&self, out: &mut Vec<u8>) {
+        let mut object = Object::begin(out);
+        object.moment("ts", self.ts);
+        object.word("event", Some(self.event.into()));
+        object.word("outcome", Some(self.outcome.into()));
+        object.word("reason", Some(self.reason.into()));
+        object.word("request_id", Some(self.request_id));
+        object.hex("trace_id", self.trace_id);
+        object.hex("span_id", self.span_id);
+        object.word("auth_source", self.auth_source);
+        object.text("pat_id", self.pat_id);
+        object.text("pat_name", self.pat_name);
+        object.text("user", self.user);
+        object.text("org", self.org);
+        object.address("client_ip", self.client_ip);
+        object.text("user_agent", self.user_agent.as_deref());
+        object.text("http_method", self.http_method.as_deref());
+        object.text("path", self.path.as_deref());
+        object.value("status", self.status);
+        object.text("mcp_method", self.mcp_method.as_deref());
+        object.text("mcp_tool", self.mcp_tool.as_deref());
+        object.text("mcp_resource", self.mcp_resource.as_deref());
+        object.text("mcp_prompt", self.mcp_prompt.as_deref());
+        object.text("mcp_arguments", self.mcp_arguments.as_deref());
+        object.text("mcp_arguments_sha256", self.mcp_arguments_sha256.as_deref());
+        object.value("mcp_calls", self.mcp_calls.as_ref());
+        object.word("mcp_session", self.mcp_session);
+        object.text("mcp_protocol_version", self.mcp_protocol_version);
+        object.word("mcp_source", self.mcp_source.map(<&str>::from));
+        object.word("policy", self.policy);
+        object.text("policy_rule", self.policy_rule.as_deref());
+        object.value("bytes_in", Some(self.bytes_in));
+        object.value("bytes_out", Some(self.bytes_out));
+        object.milliseconds("duration_ms", self.duration);
+        object.word("ended", self.ended.map(<&str>::from));
+        object.text("source_revision", self.source_revision);
+        object.end();
     }
-}
-
-/// What the log says about itself.
-#[derive(Serialize)]
-struct OwnLine {
-    ts: Micros,
-    event: Event,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    lost: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    since: Option<Micros>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    torn_bytes: Option<usize>,
 }
 
 /// Appends the record that tells how many records were lost.
 pub(super) fn write_lost(out: &mut Vec<u8>, at: Timestamp, lost: u64, since: Timestamp) {
-    let (event, since) = (Event::AuditLost, Some(Micros(since)));
-    write_line(out, &OwnLine { ts: Micros(at), event, lost: Some(lost), since, torn_bytes: None });
+    let mut object = Object::begin(out);
+    object.moment("ts", at);
+    object.word("event", Some(Event::AuditLost.into()));
+    object.value("lost", Some(lost));
+    object.moment("since", since);
+    object.end();
 }
 
 /// Appends the record that tells that the line before it is torn, and how much there is of it.
 pub(super) fn write_torn(out: &mut Vec<u8>, at: Timestamp, bytes: usize) {
-    let (event, torn_bytes) = (Event::AuditTorn, Some(bytes));
-    write_line(out, &OwnLine { ts: Micros(at), event, lost: None, since: None, torn_bytes });
-}
-
-/// RFC 3339 in UTC with exactly six digits of a second, so that lines sort as text.
-pub(super) struct Micros(Timestamp);
-
-impl Serialize for Micros {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{:.6}", self.0))
-    }
+    let mut object = Object::begin(out);
+    object.moment("ts", at);
+    object.word("event", Some(Event::AuditTorn.into()));
+    object.value("torn_bytes", Some(bytes as u64));
+    object.end();
 }
 
 /// Text from outside: cut to a bound, and rid of all that could end a line or steer a terminal.
@@ -286,7 +279,9 @@ pub(super) fn shown(text: &[u8]) -> Cow<'_, str> {
 
 /// The text without what could end a line or steer a terminal.
 pub fn harmless(text: &str) -> Cow<'_, str> {
-    if text.chars().all(is_harmless) {
+    // counting looks at many bytes at once
+    let is_printable = text.bytes().filter(|byte| !(b' '..=b'~').contains(byte)).count() == 0;
+    if is_printable || text.chars().all(is_harmless) {
         return text.into();
     }
     text.chars().map(|char| if is_harmless(char) { char } else { char::REPLACEMENT_CHARACTER }).collect()
@@ -303,7 +298,7 @@ pub fn is_harmless(char: char) -> bool {
 /// first, and so exactly once on every path.
 #[derive(Debug)]
 pub struct OpenRecord {
-    record: Option<AuditRecord>,
+    record: Option<Box<AuditRecord>>,
     request_id: RequestId,
     started: Instant,
     answered: bool,
@@ -313,7 +308,7 @@ pub struct OpenRecord {
 }
 
 impl OpenRecord {
-    pub(super) fn new(record: AuditRecord, log: AuditLog, room: Option<bool>) -> Self {
+    pub(super) fn new(record: Box<AuditRecord>, log: AuditLog, room: Option<bool>) -> Self {
         Self {
             request_id: record.request_id.clone(),
             record: Some(record),
@@ -334,7 +329,7 @@ impl OpenRecord {
     pub fn announce(&mut self, facts: impl FnOnce(&mut AuditRecord)) {
         self.note(facts);
         if let Some(record) = &self.record {
-            self.log.submit(AuditRecord { event: Event::StreamOpened, ..record.clone() }, false);
+            self.log.submit(&AuditRecord { event: Event::StreamOpened, ..AuditRecord::clone(record) }, false);
         }
     }
 
@@ -395,7 +390,7 @@ impl OpenRecord {
             if let Some((by_token, grant)) = self.log.by_token().zip(record.grant.as_ref()) {
                 by_token.ended(grant.token_id(), record.reason.outcome());
             }
-            self.log.submit(record, self.room == Some(true));
+            self.log.submit(&record, self.room == Some(true));
         }
     }
 }

@@ -6,14 +6,12 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::iter::Peekable;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
-use std::vec::Drain;
 
 use jiff::Timestamp;
 
@@ -21,9 +19,8 @@ use super::chain::{Head, Sealed};
 use super::log::{Destination, Missing, OnLoss, Params, Shared};
 use super::names;
 use super::reader::Lines;
-use super::record::{self, AuditRecord};
+use super::record;
 use super::sink::{Found, Sink, Standing, Tail};
-use crate::token::Prefix;
 
 /// How long the writer lets records gather once it has woken up: fewer wake-ups, larger writes.
 const GATHER: Duration = Duration::from_millis(2);
@@ -37,15 +34,14 @@ const ROTATE_AGAIN: Duration = Duration::from_mins(1);
 /// About how much is written at once, in bytes.
 const PIECE: usize = 64 * 1024;
 
-/// How many records the writer keeps room for once a rush is over.
-const USUAL: usize = 4096;
+/// How many bytes the writer keeps room for once a rush is over.
+const USUAL: usize = 2 * 1024 * 1024;
 
 /// The writer's side of the log.
 #[derive(Debug)]
 pub(super) struct Writing {
     shared: Arc<Shared>,
     sink: Sink,
-    prefix: Prefix,
     /// The last link, where records are chained.
     chain: Option<Head>,
     piece: Piece,
@@ -55,6 +51,20 @@ pub(super) struct Writing {
     /// How long records wait for a destination that fails; none: as long as it does.
     patience: Option<Duration>,
     failing_since: Option<Instant>,
+}
+
+/// Records that were taken from the queue: a line each, with its end.
+#[derive(Debug)]
+struct Batch<'b>(&'b [u8]);
+
+impl<'b> Iterator for Batch<'b> {
+    type Item = &'b [u8];
+
+    fn next(&mut self) -> Option<&'b [u8]> {
+        let (line, rest) = self.0.split_at_checked(memchr::memchr(b'\n', self.0)? + 1)?;
+        self.0 = rest;
+        Some(line)
+    }
 }
 
 /// What is being written.
@@ -102,7 +112,6 @@ impl Writing {
         let mut writing = Self {
             shared,
             sink,
-            prefix: params.prefix.clone(),
             chain: params.chain.then_some(Head::START),
             piece: Piece::default(),
             missing: None,
@@ -155,9 +164,10 @@ impl Writing {
         let mut batch = Vec::new();
         loop {
             // the first time there is no record: a torn line is reported, and a pipe that had no reader opened
-            if !self.write_out(&mut batch.drain(..).peekable()) {
+            if !self.write_out(&mut Batch(&batch)) {
                 return;
             }
+            batch.clear();
             batch.shrink_to(USUAL);
             if !self.take(&mut batch) {
                 break;
@@ -170,10 +180,10 @@ impl Writing {
     }
 
     /// Waits for records and takes them; `false` at the end of the log.
-    fn take(&mut self, batch: &mut Vec<AuditRecord>) -> bool {
+    fn take(&mut self, batch: &mut Vec<u8>) -> bool {
         loop {
             let idle = self.shared.filled.wait_while(self.shared.lock(), |queue| {
-                queue.records.is_empty() && queue.missing.is_none() && queue.closed.is_none() && !queue.reopen
+                queue.records == 0 && queue.missing.is_none() && queue.closed.is_none() && !queue.reopen
             });
             let idle = idle.unwrap_or_else(PoisonError::into_inner);
             let (closed, done) = (idle.closed.is_some(), idle.is_done());
@@ -183,8 +193,8 @@ impl Writing {
             }
             let mut queue = self.shared.lock();
             let reopen = std::mem::take(&mut queue.reopen);
-            std::mem::swap(&mut queue.records, batch);
-            queue.in_flight = batch.len();
+            std::mem::swap(&mut queue.text, batch);
+            queue.in_flight = std::mem::take(&mut queue.records);
             self.missing = queue.missing.take();
             drop(queue);
             if reopen {
@@ -208,7 +218,7 @@ impl Writing {
     }
 
     /// Writes all records, however often it takes; `false` if time ran out.
-    fn write_out(&mut self, records: &mut Peekable<Drain<'_, AuditRecord>>) -> bool {
+    fn write_out(&mut self, records: &mut Batch<'_>) -> bool {
         loop {
             let written = self.fill(records).and_then(|()| self.write());
             match written {
@@ -216,7 +226,7 @@ impl Writing {
                     self.succeed();
                     self.shared.lock().in_flight -= self.piece.records;
                     self.piece.records = 0;
-                    if records.peek().is_none() && self.missing.is_none() {
+                    if records.0.is_empty() && self.missing.is_none() {
                         return true;
                     }
                 }
@@ -235,7 +245,7 @@ impl Writing {
     }
 
     /// Puts together the next piece, if the last one has been written.
-    fn fill(&mut self, records: &mut Peekable<Drain<'_, AuditRecord>>) -> io::Result<()> {
+    fn fill(&mut self, records: &mut Batch<'_>) -> io::Result<()> {
         self.rotate();
         self.ready()?;
         if !self.piece.rest().is_empty() {
@@ -246,8 +256,8 @@ impl Writing {
         (self.piece.before, self.piece.missing) = (self.chain, None);
         while self.piece.text.len() < PIECE {
             let start = self.piece.text.len();
-            if let Some(record) = records.next() {
-                record.write(&mut self.piece.text, &self.prefix);
+            if let Some(line) = records.next() {
+                self.piece.text.extend_from_slice(line);
                 self.piece.records += 1;
             } else if let Some(missing) = self.missing.take() {
                 // whatever was lost came after all that was in the queue
@@ -382,7 +392,7 @@ impl Writing {
 
     /// Counts as lost what was not written of the piece, and all that was to follow it: memory is no place in
     /// which records are safe. The chain goes on from the last one that was written whole.
-    fn give_up(&mut self, records: &mut Peekable<Drain<'_, AuditRecord>>) {
+    fn give_up(&mut self, records: &mut Batch<'_>) {
         // what comes from now on has the same patience
         self.failing_since = Some(Instant::now());
         let piece = std::mem::take(&mut self.piece);
@@ -410,7 +420,7 @@ impl Writing {
         let rested = self.shared.filled.wait_timeout_while(queue, RETRY, |queue| queue.closed.is_none());
         let (queue, _) = rested.unwrap_or_else(PoisonError::into_inner);
         let Some(deadline) = queue.closed else { return true };
-        let nothing = queue.in_flight == 0 && queue.records.is_empty() && self.piece.rest().is_empty();
+        let nothing = queue.in_flight == 0 && queue.records == 0 && self.piece.rest().is_empty();
         drop(queue);
         if nothing || Instant::now() >= deadline {
             return false;

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::audit::{AuditLog, OnLoss, OpenRecord, Rotation, Writer, siblings};
+use crate::token::Prefix;
 use crate::verdict::Ended;
 
 /// Longer than anything takes here.
