@@ -9,6 +9,7 @@ pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod deadline;
+pub mod digits;
 pub mod document;
 pub mod https;
 pub mod mcp;

@@ -4,8 +4,12 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+use crate::digits;
+
+/// Where the trace stands.
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// What vendors say about it.
+pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// The most of a `tracestate` that is passed on; more is dropped whole (section 3.3.1.5).
 const MAX_STATE_BYTES: usize = 512;
@@ -38,30 +42,26 @@ impl TraceContext {
         }
     }
 
-    /// Writes the context for the next hop. The client's `tracestate` goes on only with its `traceparent`.
-    pub fn write(&self, headers: &mut HeaderMap) {
+    /// The `traceparent` for the next hop.
+    pub fn header(&self) -> [u8; 55] {
         let Self { trace_id, span_id, flags, .. } = self;
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        text[3..35].copy_from_slice(&hex_digits::<32>(*trace_id));
-        text[36..52].copy_from_slice(&hex_digits::<16>((*span_id).into()));
-        text[53..].copy_from_slice(&hex_digits::<2>((*flags).into()));
-        // hexadecimal digits and dashes are always a header value
-        if let Ok(value) = HeaderValue::from_bytes(&text) {
-            headers.insert(TRACEPARENT, value);
-        }
-        if !self.has_state(headers) {
-            headers.remove(TRACESTATE);
-        }
+        text[3..35].copy_from_slice(&digits::hex::<32>(*trace_id));
+        text[36..52].copy_from_slice(&digits::hex::<16>((*span_id).into()));
+        text[53..].copy_from_slice(&digits::hex::<2>((*flags).into()));
+        text
     }
 
-    /// The client's `tracestate`, as one list, where it goes on.
-    pub fn state(&self, headers: &HeaderMap) -> Option<Box<str>> {
-        let values = headers.get_all(TRACESTATE).iter().map(HeaderValue::to_str).collect::<Result<Vec<_>, _>>().ok()?;
-        (self.has_state(headers) && !values.is_empty()).then(|| values.join(",").into())
+    /// The client's `tracestate`, which goes on only with its `traceparent`, and within bounds.
+    pub fn state<'h>(&self, headers: &'h HeaderMap) -> impl Iterator<Item = &'h HeaderValue> {
+        let goes_on = self.parent_id.is_some() && is_bounded_state(headers);
+        goes_on.then(|| headers.get_all(TRACESTATE)).into_iter().flatten()
     }
 
-    fn has_state(&self, headers: &HeaderMap) -> bool {
-        self.parent_id.is_some() && is_bounded_state(headers)
+    /// The same as one list, if there is any.
+    pub fn state_list(&self, headers: &HeaderMap) -> Option<Box<str>> {
+        let values = self.state(headers).map(HeaderValue::to_str).collect::<Result<Vec<_>, _>>().ok()?;
+        (!values.is_empty()).then(|| values.join(",").into())
     }
 
     /// Whether somebody above records this trace.
@@ -103,7 +103,7 @@ impl<const DIGITS: usize> Hex<DIGITS> {
 
     /// The digits.
     pub fn digits(&self) -> [u8; DIGITS] {
-        hex_digits(self.0)
+        digits::hex(self.0)
     }
 }
 
@@ -157,16 +157,6 @@ fn hex(digits: &[u8]) -> Option<u128> {
     })
 }
 
-/// The lowest digits of a number.
-pub fn hex_digits<const DIGITS: usize>(mut number: u128) -> [u8; DIGITS] {
-    let mut digits = [b'0'; DIGITS];
-    for digit in digits.iter_mut().rev() {
-        *digit = b"0123456789abcdef"[(number & 15) as usize];
-        number >>= 4;
-    }
-    digits
-}
-
 fn is_bounded_state(headers: &HeaderMap) -> bool {
     let values = || headers.get_all(TRACESTATE).iter().map(HeaderValue::as_bytes);
     let members = values().map(|value| value.split(|byte| *byte == b',').count()).sum::<usize>();
@@ -186,10 +176,9 @@ mod tests {
         parents.chain(tracestate.iter().map(|value| (TRACESTATE, value.parse().unwrap()))).collect()
     }
 
-    fn forwarded(context: &TraceContext, mut headers: HeaderMap) -> (String, Vec<String>) {
-        context.write(&mut headers);
+    fn forwarded(context: &TraceContext, headers: &HeaderMap) -> (String, Vec<String>) {
         let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
-        (text(&headers[TRACEPARENT]), headers.get_all(TRACESTATE).iter().map(text).collect())
+        (String::from_utf8(context.header().to_vec()).unwrap(), context.state(headers).map(text).collect())
     }
 
     #[test]
@@ -198,7 +187,7 @@ mod tests {
         let context = TraceContext::of(&headers);
         assert_eq!(context.trace_id().to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
         assert_eq!(context.parent_id, Some(0x00f0_67aa_0ba9_02b7));
-        let (traceparent, state) = forwarded(&context, headers.clone());
+        let (traceparent, state) = forwarded(&context, &headers);
         assert_eq!(traceparent, format!("00-4bf92f3577b34da6a3ce929d0e0e4736-{}-01", context.span_id()));
         assert_eq!(state, ["vendor=1,other=2", "third=3"]);
         assert_ne!(context.span_id().to_string(), TraceContext::of(&headers).span_id().to_string());
@@ -208,7 +197,7 @@ mod tests {
     fn flags_go_on_as_far_as_they_have_a_meaning() {
         for (sent, passed) in [("00", "00"), ("01", "01"), ("03", "03"), ("fe", "02")] {
             let headers = headers(&[&GOOD.replace("-01", &format!("-{sent}"))], &[]);
-            assert!(forwarded(&TraceContext::of(&headers), headers).0.ends_with(&format!("-{passed}")), "{sent}");
+            assert!(forwarded(&TraceContext::of(&headers), &headers).0.ends_with(&format!("-{passed}")), "{sent}");
         }
     }
 
@@ -241,7 +230,7 @@ mod tests {
             let headers = headers(sent, &["vendor=1"]);
             let context = TraceContext::of(&headers);
             assert_eq!(context.parent_id, None);
-            let (traceparent, state) = forwarded(&context, headers);
+            let (traceparent, state) = forwarded(&context, &headers);
             assert!(parse(traceparent.as_bytes()).is_some() && traceparent.ends_with("-01"), "{traceparent}");
             assert!(state.is_empty(), "the state of a trace that is not continued");
         }
@@ -258,7 +247,7 @@ mod tests {
         ] {
             let state: Vec<&str> = state.iter().map(String::as_str).collect();
             let headers = headers(&[GOOD], &state);
-            assert_eq!(forwarded(&TraceContext::of(&headers), headers).1.is_empty(), !passed, "{state:?}");
+            assert_eq!(forwarded(&TraceContext::of(&headers), &headers).1.is_empty(), !passed, "{state:?}");
         }
     }
 
@@ -266,7 +255,7 @@ mod tests {
         #[test]
         fn any_header_is_read_without_panic_and_answered_with_a_good_one(bytes in proptest::collection::vec(32_u8.., 0..80)) {
             let headers: HeaderMap = HeaderValue::from_bytes(&bytes).ok().map(|value| (TRACEPARENT, value)).into_iter().collect();
-            let (traceparent, _) = forwarded(&TraceContext::of(&headers), headers);
+            let (traceparent, _) = forwarded(&TraceContext::of(&headers), &headers);
             prop_assert!(parse(traceparent.as_bytes()).is_some());
         }
     }

@@ -270,8 +270,9 @@ mod tests {
     }
 
     fn header(permit: &Permit, name: &str) -> Option<String> {
-        let found = permit.identity().find(|(header, _)| header == name);
-        found.map(|(_, value)| value.to_str().unwrap().to_owned())
+        let headers = permit.identity().cloned().chain(permit.token_id_header());
+        let mut found = headers.filter(|(header, _)| header == name);
+        found.next().map(|(_, value)| value.to_str().unwrap().to_owned())
     }
 
     #[test]

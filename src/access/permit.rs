@@ -39,10 +39,14 @@ impl Permit {
     }
 
     /// The headers that tell the upstream who calls.
-    pub fn identity(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    pub fn identity(&self) -> impl Iterator<Item = &(HeaderName, HeaderValue)> {
         let Grant { subject, rights, .. } = &*self.grant;
-        let shared = subject.headers().chain(rights.headers()).cloned();
-        shared.chain(rights.token_id_header(self.grant.token_id()))
+        subject.headers().chain(rights.headers())
+    }
+
+    /// The token's public id, and the header for it, if the upstream is to know it.
+    pub fn token_id_header(&self) -> Option<(HeaderName, HeaderValue)> {
+        self.grant.rights.token_id_header(self.grant.token_id())
     }
 }
 

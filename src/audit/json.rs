@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::digits;
 use crate::trace::Hex;
 
 /// An object that is being appended, a member after the other. Absent values are absent members.
@@ -67,14 +68,14 @@ impl<'o> Object<'o> {
         let Some(value) = value else { return };
         self.name(name);
         self.out.push(b'"');
-        // writing into memory does not fail, here and below
-        let _ = write!(self.out, "{value}");
+        digits::address(value, self.out);
         self.out.push(b'"');
     }
 
     /// RFC 3339 in UTC with exactly six digits of a second, so that lines sort as text.
     pub(super) fn moment(&mut self, name: &'static str, value: Timestamp) {
         self.name(name);
+        // writing into memory does not fail
         let _ = write!(self.out, "\"{value:.6}\"");
     }
 

@@ -15,8 +15,9 @@ use super::json::Object;
 use super::log::AuditLog;
 use super::mcp::{McpFacts, McpSource, ShownCall};
 use crate::access::Grant;
+use crate::digits;
 use crate::token::Prefix;
-use crate::trace::{Hex, TraceContext, hex_digits};
+use crate::trace::{Hex, TraceContext};
 use crate::verdict::{Ended, Outcome, Reason};
 
 /// The longest text from outside that a record repeats, in bytes.
@@ -31,7 +32,7 @@ impl RequestId {
     pub fn draw() -> Self {
         // hexadecimal digits are always a header value
         Self(
-            HeaderValue::from_bytes(&hex_digits::<32>(fastrand::u128(..)))
+            HeaderValue::from_bytes(&digits::hex::<32>(fastrand::u128(..)))
                 .unwrap_or(const { HeaderValue::from_static("0") }),
         )
     }

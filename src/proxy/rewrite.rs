@@ -6,26 +6,26 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, ORIGIN, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, ORIGIN, TRANSFER_ENCODING,
+    WWW_AUTHENTICATE,
 };
+use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, Version};
 
 use super::answer::{self, Answer};
 use super::body::{Inbound, Meter};
 use super::forwarded::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use super::reading::Cleared;
 use super::screen::Screen;
-use super::upstream::{Address, Failure};
+use super::upstream::{Address, Failure, RequestHead};
 use crate::access::{IdentityHeaders, Permit};
 use crate::audit::RequestId;
-use crate::trace::TraceContext;
+use crate::digits;
+use crate::trace::{TRACEPARENT, TRACESTATE, TraceContext};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// The rules of rewriting, worked out once from the configuration.
 #[derive(Clone, Debug)]
@@ -40,22 +40,23 @@ pub(super) struct Rules {
 /// [`Cleared`] request.
 ///
 /// ```compile_fail
-/// fn forge(request: http::Request<patgate::proxy::Inbound>) -> patgate::proxy::Forward {
-///     patgate::proxy::Forward { request }
+/// fn forge(body: patgate::proxy::Inbound) -> patgate::proxy::Forward {
+///     patgate::proxy::Forward { head: unimplemented!(), body }
 /// }
 /// ```
 #[derive(Debug)]
 pub struct Forward {
-    request: Request<Inbound>,
+    head: RequestHead,
+    body: Inbound,
 }
 
 impl Forward {
     pub(super) fn meter(&self) -> &Arc<Meter> {
-        self.request.body().meter()
+        self.body.meter()
     }
 
-    pub(super) fn into_request(self) -> Request<Inbound> {
-        self.request
+    pub(super) fn into_parts(self) -> (RequestHead, Inbound) {
+        (self.head, self.body)
     }
 }
 
@@ -93,71 +94,86 @@ impl Rules {
         hop: &Hop<'_>,
     ) -> Result<(Forward, Option<Screen>), Answer> {
         let (request, screen) = cleared.into_parts();
-        let (mut head, body) = request.into_parts();
-        let public_host = hop.host.clone().or_else(|| public_host(&head.uri, &head.headers));
-
-        if !is_plainly_framed(&head.headers) {
+        let (Parts { method, uri, headers, .. }, body) = request.into_parts();
+        if !is_plainly_framed(&headers) {
             return Err(answer::bad_framing());
         }
-        head.uri = self.target(&head.uri)?;
-        head.version = Version::HTTP_11;
-        strip_hop_by_hop(&mut head.headers);
-        self.strip_claims(&mut head.headers);
+        let mut head = RequestHead::new(method, &self.target(&uri)?);
+        head.field(&HOST, &self.host);
+        self.pass(&headers, &mut head);
 
-        join_cookies(&mut head.headers);
-
-        head.headers.insert(HOST, self.host.clone());
         for (name, value) in permit.identity() {
-            head.headers.insert(name, value);
+            head.field(name, value);
         }
-        head.headers.insert(X_REQUEST_ID, hop.request_id.value().clone());
+        if let Some((name, value)) = permit.token_id_header() {
+            head.field(&name, &value);
+        }
+        head.field(&X_REQUEST_ID, hop.request_id.value());
+        head.own_field(&X_FORWARDED_PROTO, if hop.secure { b"https" } else { b"http" });
+        if let Some(host) = hop.host.clone().or_else(|| public_host(&uri, &headers)) {
+            head.field(&X_FORWARDED_HOST, &host);
+        }
+        if let Some(ip) = hop.client_ip {
+            let mut text = Vec::with_capacity(40);
+            digits::address(ip, &mut text);
+            head.own_field(&X_FORWARDED_FOR, &text);
+        }
         if let Some(trace) = hop.trace {
-            trace.write(&mut head.headers);
+            head.own_field(&TRACEPARENT, &trace.header());
+            for state in trace.state(&headers) {
+                head.field(&TRACESTATE, state);
+            }
         }
-        let proto = if hop.secure { "https" } else { "http" };
-        head.headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
-        if let Some(host) = public_host {
-            head.headers.insert(X_FORWARDED_HOST, host);
+        Ok((Forward { head, body }, screen))
+    }
+
+    /// Passes on what the client says, except about itself, its token, its connection, and what is settled here.
+    fn pass(&self, headers: &HeaderMap, head: &mut RequestHead) {
+        let nominated = nominated(headers);
+        let mut cookies: Vec<&[u8]> = Vec::new();
+        for (name, value) in headers {
+            if is_of_connection(name) || nominated.contains(name) || self.is_ours(name) {
+                continue;
+            }
+            if *name == COOKIE {
+                cookies.push(value.as_bytes());
+            } else {
+                head.field(name, value);
+            }
         }
-        if let Some(ip) = hop.client_ip.and_then(|ip| HeaderValue::try_from(ip.to_string()).ok()) {
-            head.headers.insert(X_FORWARDED_FOR, ip);
+        // HTTP/2 may send cookies in crumbs; HTTP/1.1 has one field for them (RFC 9113 section 8.2.3)
+        if !cookies.is_empty() {
+            head.own_field(&COOKIE, &cookies.join(&b"; "[..]));
         }
-        Ok((Forward { request: Request::from_parts(head, body) }, screen))
     }
 
     /// The path and query below the upstream's own prefix, in origin form.
-    fn target(&self, uri: &Uri) -> Result<Uri, Answer> {
+    fn target<'u>(&self, uri: &'u Uri) -> Result<Cow<'u, str>, Answer> {
         if !uri.path().starts_with('/') {
             // `*` is for OPTIONS alone, and that is answered here
             return Err(answer::bad_target());
         }
-        let whole = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        let path_and_query = whole.as_str();
+        let whole = uri.path_and_query().map_or("/", PathAndQuery::as_str);
         // an absolute form may have a query and no path
-        let rooted = if path_and_query.starts_with('/') { "" } else { "/" };
+        let rooted = if whole.starts_with('/') { "" } else { "/" };
         if self.path_prefix.is_empty() && rooted.is_empty() {
             return Ok(whole.into());
         }
         if climbs(uri.path()) {
             return Err(answer::bad_target());
         }
-        format!("{}{rooted}{path_and_query}", self.path_prefix).parse().map_err(|_| answer::bad_target())
+        Ok(format!("{}{rooted}{whole}", self.path_prefix).into())
     }
 
-    /// Removes what the client says about itself, its token, and what was settled here.
-    fn strip_claims(&self, headers: &mut HeaderMap) {
-        for name in [AUTHORIZATION, EXPECT, ORIGIN] {
-            headers.remove(name);
-        }
-        let claims: Vec<HeaderName> = headers.keys().filter(|name| self.is_claim(name)).cloned().collect();
-        for name in claims {
-            headers.remove(name);
-        }
+    /// Whether a field of the client's says what only we may say, or what is settled here.
+    fn is_ours(&self, name: &HeaderName) -> bool {
+        let settled = [HOST, AUTHORIZATION, EXPECT, ORIGIN, TRACEPARENT, TRACESTATE];
+        settled.contains(name) || self.is_claim(name.as_str())
     }
 
-    fn is_claim(&self, name: &HeaderName) -> bool {
-        let normal = normalised(name.as_str());
-        let respelt = !is_plain(name.as_str()) && !normal.starts_with("mcp-param-");
+    fn is_claim(&self, name: &str) -> bool {
+        let normal = normalised(name);
+        let respelt = !is_plain(name) && !normal.starts_with("mcp-param-");
         respelt
             || normal.starts_with("x-forwarded-")
             || normal == FORWARDED.as_str()
@@ -186,16 +202,6 @@ fn is_plainly_framed(headers: &HeaderMap) -> bool {
         && one(TRANSFER_ENCODING, |value| value.eq_ignore_ascii_case(b"chunked"))
 }
 
-/// HTTP/2 may send cookies in crumbs; HTTP/1.1 has one field for them (RFC 9113 section 8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if crumbs.len() > 1
-        && let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
-    {
-        headers.insert(COOKIE, whole);
-    }
-}
-
 /// The response as the client gets it.
 ///
 /// # Errors
@@ -217,10 +223,15 @@ pub(super) fn response<B>(mut response: Response<B>) -> Result<Response<B>, Fail
         // never both: the framing that was read is the one that counts
         headers.remove(CONTENT_LENGTH);
     }
-    strip_hop_by_hop(headers);
-    let settled_here = |name: &&HeaderName| **name == WWW_AUTHENTICATE || name.as_str().starts_with("access-control-");
-    let theirs: Vec<HeaderName> = headers.keys().filter(settled_here).cloned().collect();
-    for name in theirs {
+    let nominated = nominated(headers);
+    let stays = |name: &HeaderName| {
+        is_of_connection(name)
+            || nominated.contains(name)
+            || *name == WWW_AUTHENTICATE
+            || name.as_str().starts_with("access-control-")
+    };
+    let staying: Vec<HeaderName> = headers.keys().filter(|name| stays(name)).cloned().collect();
+    for name in staying {
         headers.remove(name);
     }
     *response.version_mut() = Version::HTTP_11;
@@ -232,37 +243,31 @@ pub(super) fn set_request_id(headers: &mut HeaderMap, id: &RequestId) {
     headers.insert(X_REQUEST_ID, id.value().clone());
 }
 
-/// Removes the fields of RFC 9110 section 7.6.1, and those that `Connection` nominates.
-fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let nominated: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .map(<[u8]>::trim_ascii)
-        .filter(|name| !name.eq_ignore_ascii_case(b"keep-alive") && !name.eq_ignore_ascii_case(b"close"))
-        .filter_map(|name| HeaderName::from_bytes(name).ok())
-        .collect();
-    for name in nominated {
-        headers.remove(name);
-    }
-    for name in [
-        CONNECTION,
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION,
-        TE,
-        TRAILER,
-        TRANSFER_ENCODING,
-        UPGRADE,
-    ] {
-        headers.remove(name);
-    }
+/// Whether a field belongs to one connection (RFC 9110 section 7.6.1).
+fn is_of_connection(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+/// The fields that `Connection` says belong to it, too.
+fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+    let values = headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    values.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()).collect()
 }
 
 /// Letters, digits and `-`. Header names come in lower case from the parser.
 fn is_plain(name: &str) -> bool {
-    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    name.bytes().filter(|byte| !(byte.is_ascii_alphanumeric() || *byte == b'-')).count() == 0
 }
 
 /// A name as upstreams in the tradition of CGI read it, who make one character of all that are no letters
@@ -281,12 +286,23 @@ fn climbs(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::Method;
+
     use super::*;
 
     fn rules(upstream: &str) -> Rules {
         let identity =
             IdentityHeaders { user: Some(HeaderName::from_static("remote_user")), ..IdentityHeaders::default() };
         Rules::new(&upstream.parse().unwrap(), None, &identity)
+    }
+
+    /// The names of the fields that are passed on.
+    fn passed(rules: &Rules, headers: &HeaderMap) -> Vec<String> {
+        let mut head = RequestHead::new(Method::GET, "/");
+        rules.pass(headers, &mut head);
+        let (text, _) = head.end(Some(0));
+        let text = String::from_utf8(text).unwrap();
+        text.lines().filter_map(|line| line.split_once(": ")).map(|(name, _)| name.to_owned()).collect()
     }
 
     #[test]
@@ -324,9 +340,7 @@ mod tests {
         headers.insert("mcp-session-id", HeaderValue::from_static("kept"));
         headers.insert("x-authenticated", HeaderValue::from_static("kept"));
         headers.insert("mcp-param-a_b.c", HeaderValue::from_static("kept"));
-        rules.strip_claims(&mut headers);
-        let left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
-        assert_eq!(left, ["mcp-session-id", "x-authenticated", "mcp-param-a_b.c"]);
+        assert_eq!(passed(&rules, &headers), ["mcp-session-id", "x-authenticated", "mcp-param-a_b.c"]);
     }
 
     #[test]
@@ -344,8 +358,7 @@ mod tests {
         ] {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        strip_hop_by_hop(&mut headers);
-        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
+        assert_eq!(passed(&rules("http://localhost:3000"), &headers), ["accept"]);
     }
 
     #[test]
@@ -360,7 +373,7 @@ mod tests {
     #[test]
     fn targets_stay_below_the_prefix() {
         let rules = rules("http://localhost:3000/base/");
-        let target = |path: &str| rules.target(&path.parse().unwrap()).map(|uri| uri.to_string());
+        let target = |path: &str| rules.target(&path.parse().unwrap()).map(Cow::into_owned);
         assert_eq!(target("/mcp?sessionId=1").unwrap(), "/base/mcp?sessionId=1");
         assert_eq!(target("http://other.example/mcp").unwrap(), "/base/mcp");
         assert_eq!(target("http://other.example?x=1").unwrap(), "/base/?x=1");

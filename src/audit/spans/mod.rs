@@ -82,7 +82,7 @@ impl Spans {
 
     /// What a span has to say of the client's `tracestate`.
     pub(super) fn state(&self, trace: TraceContext, headers: &HeaderMap) -> Option<Box<str>> {
-        self.queue.as_ref().filter(|_| trace.is_sampled()).and_then(|_| trace.state(headers))
+        self.queue.as_ref().filter(|_| trace.is_sampled()).and_then(|_| trace.state_list(headers))
     }
 
     /// How many spans were dropped.

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version};
 use httparse::ParserConfig;
 use tokio::io::AsyncRead;
 
@@ -23,6 +23,9 @@ pub(super) struct Limits {
     pub(super) fields: usize,
 }
 
+/// Room for a usual request with a small body, in bytes.
+const USUAL: usize = 1024;
+
 /// So many header fields are read without an allocation.
 const FEW: usize = 64;
 
@@ -30,43 +33,73 @@ const FEW: usize = 64;
 
 /// How a request's body is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sending {
+pub(in crate::proxy) enum Sending {
     /// So many bytes, no more and no less.
     Length(u64),
     Chunked,
 }
 
-/// Writes the head of a request whose body has this length, if that is known.
-pub(super) fn write(head: &request::Parts, length: Option<u64>, out: &mut Vec<u8>) -> Sending {
-    out.extend_from_slice(head.method.as_str().as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(head.uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes());
-    out.extend_from_slice(b" HTTP/1.1\r\n");
-    let framing = [CONTENT_LENGTH, TRANSFER_ENCODING];
-    for (name, value) in head.headers.iter().filter(|(name, _)| !framing.contains(name)) {
-        write_field(name, value.as_bytes(), out);
-    }
-    let sending = match length {
-        // without a word about it, there is no body (RFC 9112 section 6.3)
-        Some(0) if !head.headers.contains_key(CONTENT_LENGTH) && !expects_body(&head.method) => Sending::Length(0),
-        Some(length) => {
-            write_field(&CONTENT_LENGTH, length.to_string().as_bytes(), out);
-            Sending::Length(length)
-        }
-        None => {
-            write_field(&TRANSFER_ENCODING, b"chunked", out);
-            Sending::Chunked
-        }
-    };
-    out.extend_from_slice(b"\r\n");
-    sending
+/// The head of a request in the making. Its framing comes last, and no field can add another.
+#[derive(Debug)]
+pub(in crate::proxy) struct RequestHead {
+    method: Method,
+    text: Vec<u8>,
+    /// Whether the client announced a length.
+    announced: bool,
 }
 
-fn write_field(name: &HeaderName, value: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(name.as_str().as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
+impl RequestHead {
+    /// A request for this target, in origin form.
+    pub(in crate::proxy) fn new(method: Method, target: &str) -> Self {
+        let mut text = Vec::with_capacity(USUAL);
+        for part in [method.as_str(), " ", target, " HTTP/1.1\r\n"] {
+            text.extend_from_slice(part.as_bytes());
+        }
+        Self { method, text, announced: false }
+    }
+
+    pub(in crate::proxy) fn field(&mut self, name: &HeaderName, value: &HeaderValue) {
+        if *name == CONTENT_LENGTH {
+            self.announced = true;
+        } else if *name != TRANSFER_ENCODING {
+            self.push(name, value.as_bytes());
+        }
+    }
+
+    /// A field with a value of our own, left out if it could be no value.
+    pub(in crate::proxy) fn own_field(&mut self, name: &HeaderName, value: &[u8]) {
+        if value.iter().all(|byte| *byte == b'\t' || *byte >= b' ' && *byte != 0x7f) {
+            self.push(name, value);
+        }
+    }
+
+    fn push(&mut self, name: &HeaderName, value: &[u8]) {
+        for part in [name.as_str().as_bytes(), b": ", value, b"\r\n"] {
+            self.text.extend_from_slice(part);
+        }
+    }
+
+    pub(super) fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// Ends the head of a request whose body has this length, if that is known.
+    pub(in crate::proxy) fn end(mut self, length: Option<u64>) -> (Vec<u8>, Sending) {
+        let sending = match length {
+            // without a word about it, there is no body (RFC 9112 section 6.3)
+            Some(0) if !self.announced && !expects_body(&self.method) => Sending::Length(0),
+            Some(length) => {
+                self.push(&CONTENT_LENGTH, length.to_string().as_bytes());
+                Sending::Length(length)
+            }
+            None => {
+                self.push(&TRANSFER_ENCODING, b"chunked");
+                Sending::Chunked
+            }
+        };
+        self.text.extend_from_slice(b"\r\n");
+        (self.text, sending)
+    }
 }
 
 /// Methods whose requests say that they have no body (RFC 9110 section 8.6).
@@ -211,8 +244,6 @@ fn parse(bytes: &Bytes, method: &Method, most: usize) -> Result<Arrived, &'stati
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
-
     use super::*;
     use crate::proxy::upstream::framing::Chunk;
 
@@ -227,14 +258,13 @@ mod tests {
     }
 
     fn written(method: Method, length: Option<u64>, fields: &[(&'static str, &'static str)]) -> (Sending, String) {
-        let mut request = Request::new(());
-        (*request.method_mut(), *request.uri_mut()) = (method, "/mcp?x=1".parse().unwrap());
+        let mut head = RequestHead::new(method, "/mcp?x=1");
         for (name, value) in fields {
-            request.headers_mut().append(*name, HeaderValue::from_static(value));
+            head.field(&HeaderName::from_static(name), &HeaderValue::from_static(value));
         }
-        let mut out = Vec::new();
-        let sending = write(&request.into_parts().0, length, &mut out);
-        (sending, String::from_utf8(out).unwrap())
+        head.own_field(&HeaderName::from_static("injected"), b"a\r\nb: c");
+        let (text, sending) = head.end(length);
+        (sending, String::from_utf8(text).unwrap())
     }
 
     #[test]

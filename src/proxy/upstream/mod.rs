@@ -34,6 +34,7 @@ pub use probe::{HealthParams, Probe};
 use super::body::Meter;
 use super::rewrite::Forward;
 use connect::Connector;
+pub(super) use head::RequestHead;
 use head::{Arrived, Awaited, Limits};
 use pool::{Connection, Pool};
 use upload::{Stopped, Upload};
@@ -145,7 +146,7 @@ impl Upstream {
     }
 
     async fn deliver(&self, forward: Forward) -> Result<Reply<Arriving>, Failure> {
-        let mut upload = Upload::new(forward.into_request());
+        let mut upload = Upload::new(forward);
         while let Some(connection) = self.pool.take() {
             match self.exchange(connection, upload).await? {
                 Sent::Answered(reply) => return Ok(reply),

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use http::header::{CONNECTION, HOST, USER_AGENT};
-use http::{HeaderValue, Method, Request, Uri};
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Uri};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{sleep, timeout};
 
 use super::connect::Connector;
-use super::head::{self, Awaited, Limits};
+use super::head::{Awaited, Limits, RequestHead};
 use super::{Counts, Params};
 
 /// The settings of the check.
@@ -80,14 +81,11 @@ impl Probe {
     async fn ask(&self) -> Result<(), String> {
         let mut connection = self.connector.connect().await.map_err(|failure| failure.to_string())?;
         let Some(path) = &self.params.path else { return Ok(()) };
-        let request = Request::get(path.clone())
-            .header(HOST, &self.host)
-            .header(USER_AGENT, "patgate")
-            .header(CONNECTION, "close")
-            .body(())
-            .map_err(|error| error.to_string())?;
-        let mut bytes = Vec::new();
-        head::write(&request.into_parts().0, Some(0), &mut bytes);
+        let mut head = RequestHead::new(Method::GET, path.path_and_query().map_or("/", PathAndQuery::as_str));
+        head.field(&HOST, &self.host);
+        head.own_field(&USER_AGENT, b"patgate");
+        head.own_field(&CONNECTION, b"close");
+        let (bytes, _) = head.end(Some(0));
         connection.socket().write_all(&bytes).await.map_err(|error| error.to_string())?;
         let mut awaited = Awaited::new(Method::GET, self.limits);
         let answer =

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use http::{Method, Request};
+use http::Method;
 use http_body::Body;
 use tokio::io::AsyncWrite;
 
-use super::head::{self, Sending};
+use super::head::Sending;
 use crate::proxy::body::{Inbound, Meter};
+use crate::proxy::rewrite::Forward;
 
 /// Up to this size, in bytes, a part of a body is copied behind what goes out before it.
 const SMALL: usize = 4 * 1024;
@@ -46,17 +47,17 @@ pub(super) enum Stopped {
 }
 
 impl Upload {
-    pub(super) fn new(request: Request<Inbound>) -> Self {
-        let (parts, body) = request.into_parts();
+    pub(super) fn new(request: Forward) -> Self {
+        let (head, body) = request.into_parts();
         let length = if body.is_end_stream() { Some(0) } else { body.size_hint().exact() };
         // over HTTP/2 such a request may end later than its head: a body that nobody announced is none
-        let ignored = length.is_none() && [Method::GET, Method::HEAD].contains(&parts.method);
+        let ignored = length.is_none() && [Method::GET, Method::HEAD].contains(head.method());
         let length = if ignored { Some(0) } else { length };
         let taken = length == Some(0);
-        let mut small = Vec::with_capacity(1024);
-        let sending = head::write(&parts, length, &mut small);
+        let method = head.method().clone();
+        let (small, sending) = head.end(length);
         let (sent, large, touched) = (0, Bytes::new(), false);
-        Self { method: parts.method, body, sending, small, sent, large, behind: b"", taken, touched }
+        Self { method, body, sending, small, sent, large, behind: b"", taken, touched }
     }
 
     pub(super) fn method(&self) -> &Method {
