@@ -93,15 +93,21 @@ impl McpFacts {
         Some(Self { source: McpSource::Headers, calls: call.into_iter().collect(), version })
     }
 
-    /// What a body says. The version may have been told by a header before.
-    pub fn of_body(body: &Body<'_>, arguments: &Arguments, before: Option<Self>) -> Self {
+    /// What a body says.
+    pub fn of_body(body: &Body<'_>, arguments: &Arguments) -> Self {
         let version = body.messages.iter().find_map(|message| message.version.as_deref());
         let version = version.map(|version| shown(version.as_bytes()).into());
         Self {
             source: McpSource::Body,
             calls: body.messages.iter().map(|message| McpCall::new(message, arguments)).collect(),
-            version: version.or_else(|| before.and_then(|before| before.version)),
+            version,
         }
+    }
+
+    /// What is known now that the body was read. The version may have been told by a header before.
+    pub fn after(self, headers: Option<Box<Self>>) -> Self {
+        let version = self.version.or_else(|| headers.and_then(|headers| headers.version));
+        Self { version, ..self }
     }
 }
 
@@ -220,7 +226,7 @@ mod tests {
     use super::*;
 
     fn calls(body: &str, arguments: &Arguments) -> Vec<McpCall> {
-        McpFacts::of_body(&Body::read(body.as_bytes()).unwrap(), arguments, None).calls
+        McpFacts::of_body(&Body::read(body.as_bytes()).unwrap(), arguments).calls
     }
 
     #[test]
@@ -272,7 +278,7 @@ mod tests {
         );
         assert_eq!(told.version.as_deref(), Some("2026-07-28"));
         let body = Body::read(br#"{"id":1,"method":"ping"}"#).unwrap();
-        let told = McpFacts::of_body(&body, &Arguments::default(), Some(told));
+        let told = McpFacts::of_body(&body, &Arguments::default()).after(Some(told.into()));
         assert_eq!((told.source, told.version.as_deref()), (McpSource::Body, Some("2026-07-28")));
     }
 }

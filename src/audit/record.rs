@@ -11,7 +11,7 @@ use http::{HeaderValue, Method, StatusCode, Uri};
 use jiff::Timestamp;
 use strum::IntoStaticStr;
 
-use super::json::Object;
+use super::json::{Object, key};
 use super::log::AuditLog;
 use super::mcp::{McpFacts, McpSource, ShownCall};
 use crate::access::Grant;
@@ -24,27 +24,18 @@ use crate::verdict::{Ended, Outcome, Reason};
 const MAX_TEXT: usize = 512;
 
 /// Names one request in our answer, towards the upstream and in the log: 32 hexadecimal digits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequestId(HeaderValue);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestId([u8; 32]);
 
 impl RequestId {
     /// Draws an id. It is not secret and not meant to be unguessable.
     pub fn draw() -> Self {
-        // hexadecimal digits are always a header value
-        Self(
-            HeaderValue::from_bytes(&digits::hex::<32>(fastrand::u128(..)))
-                .unwrap_or(const { HeaderValue::from_static("0") }),
-        )
-    }
-
-    /// The id as a header value.
-    pub fn value(&self) -> &HeaderValue {
-        &self.0
+        Self(digits::hex(fastrand::u128(..)))
     }
 
     /// The id as text.
     pub fn as_str(&self) -> &str {
-        self.0.to_str().unwrap_or_default()
+        str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 
@@ -212,61 +203,58 @@ impl AuditRecord {
 impl Line<'_> {
     /// Appends it as one line of JSON.
     fn write(&self, out: &mut Vec<u8>) {
-        let mut object = Object::begin(out);
-        object.moment("ts", self.ts);
-        object.word("event", Some(self.event.into()));
-        object.word("outcome", Some(self.outcome.into()));
-        object.word("reason", Some(self.reason.into()));
-        object.word("request_id", Some(self.request_id));
-        object.hex("trace_id", self.trace_id);
-        object.hex("span_id", self.span_id);
-        object.word("auth_source", self.auth_source);
-        object.text("pat_id", self.pat_id);
-        object.text("pat_name", self.pat_name);
-        object.text("user", self.user);
-        object.text("org", self.org);
-        object.address("client_ip", self.client_ip);
-        object.text("user_agent", self.user_agent.as_deref());
-        object.text("http_method", self.http_method.as_deref());
-        object.text("path", self.path.as_deref());
-        object.value("status", self.status);
-        object.text("mcp_method", self.mcp_method.as_deref());
-        object.text("mcp_tool", self.mcp_tool.as_deref());
-        object.text("mcp_resource", self.mcp_resource.as_deref());
-        object.text("mcp_prompt", self.mcp_prompt.as_deref());
-        object.text("mcp_arguments", self.mcp_arguments.as_deref());
-        object.text("mcp_arguments_sha256", self.mcp_arguments_sha256.as_deref());
-        object.value("mcp_calls", self.mcp_calls.as_ref());
-        object.word("mcp_session", self.mcp_session);
-        object.text("mcp_protocol_version", self.mcp_protocol_version);
-        object.word("mcp_source", self.mcp_source.map(<&str>::from));
-        object.word("policy", self.policy);
-        object.text("policy_rule", self.policy_rule.as_deref());
-        object.value("bytes_in", Some(self.bytes_in));
-        object.value("bytes_out", Some(self.bytes_out));
-        object.milliseconds("duration_ms", self.duration);
-        object.word("ended", self.ended.map(<&str>::from));
-        object.text("source_revision", self.source_revision);
+        let mut object = Object::begin(out, self.ts);
+        object.word(key!("event"), Some(self.event.into()));
+        object.word(key!("outcome"), Some(self.outcome.into()));
+        object.word(key!("reason"), Some(self.reason.into()));
+        object.word(key!("request_id"), Some(self.request_id));
+        object.hex(key!("trace_id"), self.trace_id);
+        object.hex(key!("span_id"), self.span_id);
+        object.word(key!("auth_source"), self.auth_source);
+        object.text(key!("pat_id"), self.pat_id);
+        object.text(key!("pat_name"), self.pat_name);
+        object.text(key!("user"), self.user);
+        object.text(key!("org"), self.org);
+        object.address(key!("client_ip"), self.client_ip);
+        object.text(key!("user_agent"), self.user_agent.as_deref());
+        object.text(key!("http_method"), self.http_method.as_deref());
+        object.text(key!("path"), self.path.as_deref());
+        object.value(key!("status"), self.status);
+        object.text(key!("mcp_method"), self.mcp_method.as_deref());
+        object.text(key!("mcp_tool"), self.mcp_tool.as_deref());
+        object.text(key!("mcp_resource"), self.mcp_resource.as_deref());
+        object.text(key!("mcp_prompt"), self.mcp_prompt.as_deref());
+        object.text(key!("mcp_arguments"), self.mcp_arguments.as_deref());
+        object.text(key!("mcp_arguments_sha256"), self.mcp_arguments_sha256.as_deref());
+        object.value(key!("mcp_calls"), self.mcp_calls.as_ref());
+        object.word(key!("mcp_session"), self.mcp_session);
+        object.text(key!("mcp_protocol_version"), self.mcp_protocol_version);
+        object.word(key!("mcp_source"), self.mcp_source.map(<&str>::from));
+        object.word(key!("policy"), self.policy);
+        object.text(key!("policy_rule"), self.policy_rule.as_deref());
+        object.value(key!("bytes_in"), Some(self.bytes_in));
+        object.value(key!("bytes_out"), Some(self.bytes_out));
+        object.milliseconds(key!("duration_ms"), self.duration);
+        object.word(key!("ended"), self.ended.map(<&str>::from));
+        object.text(key!("source_revision"), self.source_revision);
         object.end();
     }
 }
 
 /// Appends the record that tells how many records were lost.
 pub(super) fn write_lost(out: &mut Vec<u8>, at: Timestamp, lost: u64, since: Timestamp) {
-    let mut object = Object::begin(out);
-    object.moment("ts", at);
-    object.word("event", Some(Event::AuditLost.into()));
-    object.value("lost", Some(lost));
-    object.moment("since", since);
+    let mut object = Object::begin(out, at);
+    object.word(key!("event"), Some(Event::AuditLost.into()));
+    object.value(key!("lost"), Some(lost));
+    object.moment(key!("since"), since);
     object.end();
 }
 
 /// Appends the record that tells that the line before it is torn, and how much there is of it.
 pub(super) fn write_torn(out: &mut Vec<u8>, at: Timestamp, bytes: usize) {
-    let mut object = Object::begin(out);
-    object.moment("ts", at);
-    object.word("event", Some(Event::AuditTorn.into()));
-    object.value("torn_bytes", Some(bytes as u64));
+    let mut object = Object::begin(out, at);
+    object.word(key!("event"), Some(Event::AuditTorn.into()));
+    object.value(key!("torn_bytes"), Some(bytes as u64));
     object.end();
 }
 
@@ -311,7 +299,7 @@ pub struct OpenRecord {
 impl OpenRecord {
     pub(super) fn new(record: Box<AuditRecord>, log: AuditLog, room: Option<bool>) -> Self {
         Self {
-            request_id: record.request_id.clone(),
+            request_id: record.request_id,
             record: Some(record),
             started: Instant::now(),
             answered: false,
@@ -351,8 +339,8 @@ impl OpenRecord {
     }
 
     /// The id of the request.
-    pub fn request_id(&self) -> &RequestId {
-        &self.request_id
+    pub fn request_id(&self) -> RequestId {
+        self.request_id
     }
 
     /// The trace that the request belongs to, if there is a request.

@@ -96,7 +96,7 @@ impl Meter {
     /// What was read in it for the record, once, when all of it has passed.
     pub(super) fn tell(&self, record: &mut OpenRecord) {
         if let Some(facts) = self.facts.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            record.note(|record| record.mcp = Some(Box::new(facts)));
+            record.note(|record| record.mcp = Some(Box::new(facts.after(record.mcp.take()))));
         }
     }
 
@@ -365,7 +365,7 @@ impl Relay {
         self.body.close();
         let request_id = match &self.watched {
             Some(watched) => watched.request_id(),
-            None => self.record.as_ref().map(OpenRecord::request_id).cloned(),
+            None => self.record.as_ref().map(OpenRecord::request_id),
         };
         tracing::warn!(request_id = request_id.as_ref().map(RequestId::as_str), %error, "an answer broke off");
     }

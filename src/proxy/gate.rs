@@ -148,12 +148,12 @@ impl Gate {
         let peer = Peer { ip, ..peer };
         let secure = secure.unwrap_or(peer.secure);
         let mut record = self.audit.begin(&request, ip, secure);
-        let (request_id, trace) = (record.request_id().clone(), record.trace());
+        let (request_id, trace) = (record.request_id(), record.trace());
         let caller = Caller::of(request.headers(), &self.origins);
 
         let mut response = match self.judge(&request, peer, &caller, &mut record).await {
             Ok((permit, named, turn)) => {
-                let hop = Hop { client_ip: ip, secure, host, request_id: &request_id, trace };
+                let hop = Hop { client_ip: ip, secure, host, request_id, trace };
                 match self.forward(request, &permit, named, &hop, &mut record).await {
                     Ok(reply) => self.follow(reply, permit, turn, record),
                     Err(Some(answer)) => close(answer, record),
@@ -173,7 +173,7 @@ impl Gate {
             }
         };
         caller.mark(response.headers_mut());
-        rewrite::set_request_id(response.headers_mut(), &request_id);
+        rewrite::set_request_id(response.headers_mut(), request_id);
         response
     }
 
@@ -272,7 +272,7 @@ impl Gate {
         request: Request<Incoming>,
         permit: &Permit,
         named: Named,
-        hop: &Hop<'_>,
+        hop: &Hop,
         record: &mut OpenRecord,
     ) -> Result<Reply<Screened>, Option<Answer>> {
         let cleared = self.reading.clear(request, permit, record).await?;

@@ -41,7 +41,7 @@ impl Case<'_> {
         }
         let body = Body::read(bytes).map_err(Objection::unreadable)?;
         record.note(|facts| {
-            let read = McpFacts::of_body(&body, self.arguments, facts.mcp.take().map(|claimed| *claimed));
+            let read = McpFacts::of_body(&body, self.arguments).after(facts.mcp.take());
             facts.mcp = Some(Box::new(read));
         });
         headers::check(&self.head.headers, &body).map_err(Objection::mismatch)?;

@@ -68,6 +68,10 @@ impl AllowedHosts {
     }
 
     fn allows(&self, host: &str) -> bool {
+        let digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+        if is_loopback_host(host.rsplit_once(':').filter(|(_, port)| digits(port)).map_or(host, |(name, _)| name)) {
+            return true;
+        }
         let Ok(authority) = host.parse::<Authority>() else { return false };
         let plain = !authority.as_str().contains('@');
         let name = authority.host();

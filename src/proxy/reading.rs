@@ -94,13 +94,12 @@ impl Reading {
         record: &mut OpenRecord,
     ) -> Result<Cleared, Option<Answer>> {
         let (mut head, body) = request.into_parts();
-        let claimed = McpFacts::of_headers(&head.headers);
-        record.note(|facts| facts.mcp = claimed.clone().map(Box::new));
+        record.note(|facts| facts.mcp = McpFacts::of_headers(&head.headers).map(Box::new));
         let (body, screen) = match permit.grant().calls() {
             // apart, for most requests have no need of the room that it takes
             Some(calls) => Box::pin(self.judge(&mut head, body, permit, calls, record)).await?,
             None => {
-                let tap = Tap::new(&head, &self.params, claimed);
+                let tap = Tap::new(&head, &self.params);
                 (Inbound::new(None, Some(body), self.bounds, tap), None)
             }
         };

@@ -5,10 +5,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, ORIGIN, TRANSFER_ENCODING,
-    WWW_AUTHENTICATE,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, Version};
@@ -25,7 +22,6 @@ use crate::digits;
 use crate::trace::{TRACEPARENT, TRACESTATE, TraceContext};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// The rules of rewriting, worked out once from the configuration.
 #[derive(Clone, Debug)]
@@ -62,12 +58,12 @@ impl Forward {
 
 /// What is known of the way that a request came.
 #[derive(Debug)]
-pub(super) struct Hop<'r> {
+pub(super) struct Hop {
     pub(super) client_ip: Option<IpAddr>,
     pub(super) secure: bool,
     /// The name that was asked for, where a proxy in front knows better than this request.
     pub(super) host: Option<HeaderValue>,
-    pub(super) request_id: &'r RequestId,
+    pub(super) request_id: RequestId,
     pub(super) trace: Option<TraceContext>,
 }
 
@@ -91,7 +87,7 @@ impl Rules {
         &self,
         cleared: Cleared,
         permit: &Permit,
-        hop: &Hop<'_>,
+        hop: &Hop,
     ) -> Result<(Forward, Option<Screen>), Answer> {
         let (request, screen) = cleared.into_parts();
         let (Parts { method, uri, headers, .. }, body) = request.into_parts();
@@ -108,7 +104,7 @@ impl Rules {
         if let Some((name, value)) = permit.token_id_header() {
             head.field(&name, &value);
         }
-        head.field(&X_REQUEST_ID, hop.request_id.value());
+        head.own_field(&X_REQUEST_ID, hop.request_id.as_str().as_bytes());
         head.own_field(&X_FORWARDED_PROTO, if hop.secure { b"https" } else { b"http" });
         if let Some(host) = hop.host.clone().or_else(|| public_host(&uri, &headers)) {
             head.field(&X_FORWARDED_HOST, &host);
@@ -167,8 +163,9 @@ impl Rules {
 
     /// Whether a field of the client's says what only we may say, or what is settled here.
     fn is_ours(&self, name: &HeaderName) -> bool {
-        let settled = [HOST, AUTHORIZATION, EXPECT, ORIGIN, TRACEPARENT, TRACESTATE];
-        settled.contains(name) || self.is_claim(name.as_str())
+        let name = name.as_str();
+        matches!(name, "host" | "authorization" | "expect" | "origin" | "traceparent" | "tracestate")
+            || self.is_claim(name)
     }
 
     fn is_claim(&self, name: &str) -> bool {
@@ -176,10 +173,7 @@ impl Rules {
         let respelt = !is_plain(name) && !normal.starts_with("mcp-param-");
         respelt
             || normal.starts_with("x-forwarded-")
-            || normal == FORWARDED.as_str()
-            || normal == X_REAL_IP.as_str()
-            || normal == X_REQUEST_ID.as_str()
-            || normal == AUTHORIZATION.as_str()
+            || matches!(&*normal, "forwarded" | "x-real-ip" | "x-request-id" | "authorization")
             || self.identity.iter().any(|identity| **identity == *normal)
     }
 }
@@ -239,8 +233,11 @@ pub(super) fn response<B>(mut response: Response<B>) -> Result<Response<B>, Fail
 }
 
 /// Sets the id by which a client can name its request to an operator.
-pub(super) fn set_request_id(headers: &mut HeaderMap, id: &RequestId) {
-    headers.insert(X_REQUEST_ID, id.value().clone());
+pub(super) fn set_request_id(headers: &mut HeaderMap, id: RequestId) {
+    // hexadecimal digits are always a header value
+    if let Ok(id) = HeaderValue::from_str(id.as_str()) {
+        headers.insert(X_REQUEST_ID, id);
+    }
 }
 
 /// Whether a field belongs to one connection (RFC 9110 section 7.6.1).

@@ -280,7 +280,7 @@ impl Watched {
 
     /// The id of the request that is answered.
     pub(super) fn request_id(&self) -> Option<RequestId> {
-        locked(&self.leash.0.record).as_ref().map(OpenRecord::request_id).cloned()
+        locked(&self.leash.0.record).as_ref().map(OpenRecord::request_id)
     }
 
     /// The record, which is no longer told of before its end.

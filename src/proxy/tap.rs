@@ -26,18 +26,17 @@ pub(super) struct Tap {
     pieces: Vec<Bytes>,
     bytes: usize,
     params: Arc<reading::Params>,
-    claimed: Option<McpFacts>,
 }
 
 impl Tap {
-    /// A tap for a body that may be a message; `claimed` is what its headers say.
-    pub(super) fn new(head: &Parts, params: &Arc<reading::Params>, claimed: Option<McpFacts>) -> Option<Box<Self>> {
+    /// A tap for a body that may be a message.
+    pub(super) fn new(head: &Parts, params: &Arc<reading::Params>) -> Option<Box<Self>> {
         let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let may_be_read = head.method == Method::POST
             && content_type.is_some_and(is_json)
             && !head.headers.contains_key(CONTENT_ENCODING)
             && params.tap.limit > 0;
-        may_be_read.then(|| Box::new(Self { pieces: Vec::new(), bytes: 0, params: Arc::clone(params), claimed }))
+        may_be_read.then(|| Box::new(Self { pieces: Vec::new(), bytes: 0, params: Arc::clone(params) }))
     }
 
     /// Keeps a piece, which costs nothing but its memory.
@@ -66,7 +65,7 @@ impl Tap {
             }
         };
         let body = Body::read(&whole).ok()?;
-        Some(McpFacts::of_body(&body, &self.params.tap.arguments, self.claimed))
+        Some(McpFacts::of_body(&body, &self.params.tap.arguments))
     }
 }
 

@@ -74,6 +74,9 @@ const FIRST: usize = 4 * 1024;
 /// What HTTP/1.1 may buffer each way, and HTTP/2 for each stream towards the client.
 const BUFFER: usize = 128 * 1024;
 
+/// How many header fields the HTTP library takes where nobody says.
+const HYPERS_MAX_HEADERS: usize = 100;
+
 /// What an HTTP/2 client may send before it is read: for one stream, and for all.
 const STREAM_WINDOW: u32 = 128 * 1024;
 const CONNECTION_WINDOW: u32 = 512 * 1024;
@@ -144,7 +147,11 @@ async fn serve_http1(transport: Transport, first: BytesMut, peer: Peer, context:
         }
     };
     let mut http = http1::Builder::new();
-    http.max_header_size(head).max_headers(headers).max_buf_size(head.max(BUFFER));
+    http.max_header_size(head).max_buf_size(head.max(BUFFER));
+    // for its own default it has room on the stack, which it need not fill for each request
+    if headers != HYPERS_MAX_HEADERS {
+        http.max_headers(headers);
+    }
     // it is the stream that notices the client's end: the library would take a buffer for that
     http.half_close(true);
     loop {

@@ -81,6 +81,9 @@ const LINGER_TIME: Duration = Duration::from_secs(1);
 /// How much of a further request is taken in while the one before it is being answered.
 const LOOK_AHEAD: usize = 16 * 1024;
 
+/// Up to this size, in bytes, the head and the body of an answer are joined for one plain write.
+const JOINED: usize = 2048;
+
 /// The longest bare answer of the HTTP library: a status line and two or three fields.
 const BARE_ANSWER: usize = 256;
 
@@ -281,7 +284,12 @@ impl AsyncWrite for Stream {
         if let [single] = bufs {
             return self.poll_write(cx, single);
         }
-        let attempt = Pin::new(&mut self.transport).poll_write_vectored(cx, bufs);
+        // one short piece is written with less ado than two
+        let mut joined = [0; JOINED];
+        let attempt = match join(bufs, &mut joined) {
+            Some(bytes) => Pin::new(&mut self.transport).poll_write(cx, bytes),
+            None => Pin::new(&mut self.transport).poll_write_vectored(cx, bufs),
+        };
         self.wrote(cx, attempt)
     }
 
@@ -308,6 +316,16 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_goodbye(cx)
     }
+}
+
+/// The pieces as one, if there is room for all of them.
+fn join<'j>(pieces: &[IoSlice<'_>], room: &'j mut [u8]) -> Option<&'j [u8]> {
+    let mut length = 0;
+    for piece in pieces {
+        room.get_mut(length..length + piece.len())?.copy_from_slice(piece);
+        length += piece.len();
+    }
+    room.get(..length)
 }
 
 // --- Whichever transport it is --------------------------------------------------------------

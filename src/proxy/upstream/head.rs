@@ -26,6 +26,9 @@ pub(super) struct Limits {
 /// Room for a usual request with a small body, in bytes.
 const USUAL: usize = 1024;
 
+/// How many fields are added to an answer.
+const ADDED: usize = 1;
+
 /// So many header fields are read without an allocation.
 const FEW: usize = 64;
 
@@ -68,7 +71,7 @@ impl RequestHead {
 
     /// A field with a value of our own, left out if it could be no value.
     pub(in crate::proxy) fn own_field(&mut self, name: &HeaderName, value: &[u8]) {
-        if value.iter().all(|byte| *byte == b'\t' || *byte >= b' ' && *byte != 0x7f) {
+        if !value.iter().any(|byte| *byte < b' ' && *byte != b'\t' || *byte == 0x7f) {
             self.push(name, value);
         }
     }
@@ -222,7 +225,7 @@ fn parse(bytes: &Bytes, method: &Method, most: usize) -> Result<Arrived, &'stati
     }
     let version = if parsed.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(NOT_HTTP)?;
-    let mut headers = HeaderMap::with_capacity(parsed.headers.len() + 8);
+    let mut headers = HeaderMap::with_capacity(parsed.headers.len() + ADDED);
     for field in parsed.headers.iter() {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| NOT_HTTP)?;
         let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value)).map_err(|_| NOT_HTTP)?;
