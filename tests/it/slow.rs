@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::frames::{memory, most_memory};
-use crate::harness::{Folder, Keep, Origin, Proxy, connect, get, post};
+use crate::harness::{Folder, Keep, Origin, Proxy, connect, eventually, get, post};
 
 /// The deadlines of the proxy, and what a busy machine may need besides.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -100,7 +100,11 @@ fn a_thousand_slow_clients_are_let_go_in_time_and_honest_ones_do_not_feel_them()
     for stream in held {
         await_end(stream);
     }
-    // whoever did not read finds the rest cut off
+    // who does not read is let go before that, and finds the rest cut off
+    eventually("the end of answers that nobody reads", || {
+        let gone = |record: &serde_json::Value| record["path"] == "/flood" && record["ended"] == "client_gone";
+        (proxy.audit_so_far().iter().filter(|record| gone(record)).count() == unread.len()).then_some(())
+    });
     for stream in unread {
         stream.shutdown(Shutdown::Write).unwrap();
         await_end(stream);
