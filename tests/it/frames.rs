@@ -68,7 +68,15 @@ fn a_head_without_end_ends_the_connection() {
 
 #[test]
 fn a_client_that_makes_us_reset_its_streams_loses_its_connection() {
-    assert_repelled(&[PROTOCOL_ERROR, ENHANCE_YOUR_CALM], floods::made_you_reset);
+    assert_repelled(&[ENHANCE_YOUR_CALM], floods::made_you_reset);
+}
+
+#[test]
+fn a_window_that_grows_by_nothing_ends_the_connection() {
+    assert_repelled(&[PROTOCOL_ERROR], |client| {
+        client.begin_upload(1, "unknown").unwrap();
+        client.send(WINDOW_UPDATE, 0, 1, &0u32.to_be_bytes()).unwrap();
+    });
 }
 
 #[test]
