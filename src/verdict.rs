@@ -27,6 +27,8 @@ pub enum Reason {
     MissingCredential,
     /// An `Authorization` header that cannot be read as one bearer token.
     MalformedCredential,
+    /// The client left, or the process ended, before there was a verdict.
+    NotJudged,
     /// A token that is not in the list.
     UnknownToken,
     /// A token with our prefix and a wrong checksum.

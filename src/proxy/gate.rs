@@ -148,11 +148,14 @@ impl Gate {
         let peer = Peer { ip, ..peer };
         let secure = secure.unwrap_or(peer.secure);
         let mut record = self.audit.begin(&request, ip, secure);
+        // in case that nobody waits for the verdict
+        record.note(|facts| facts.reason = Reason::NotJudged);
         let (request_id, trace) = (record.request_id(), record.trace());
         let caller = Caller::of(request.headers(), &self.origins);
 
         let mut response = match self.judge(&request, peer, &caller, &mut record).await {
             Ok((permit, named, turn)) => {
+                record.note(|facts| facts.reason = Reason::Ok);
                 let hop = Hop { client_ip: ip, secure, host, request_id, trace };
                 match self.forward(request, &permit, named, &hop, &mut record).await {
                     Ok(reply) => self.follow(reply, permit, turn, record),

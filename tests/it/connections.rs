@@ -193,6 +193,21 @@ fn a_connection_whose_upstream_answered_early_is_not_used_again() {
 }
 
 #[test]
+fn a_connection_with_bytes_behind_its_answer_is_not_used_again() {
+    let (origin, _folder, token, proxy) = staged("workers = 1");
+    let mut client = Line::to(&proxy.address);
+    for _ in 0..3 {
+        client.send(post(&token, "{}"));
+        // what is behind the answer would begin the next one
+        let mut upstream = origin.accept();
+        upstream.request();
+        upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}HTTP/1.1 200 OK\r\n");
+        assert_eq!(client.answer().body, "{}");
+        upstream.await_end();
+    }
+}
+
+#[test]
 fn a_flood_of_early_answers_leaves_no_descriptors_behind() {
     let (origin, _folder, token, proxy) = staged("");
     let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", proxy.pid())).unwrap().count();

@@ -1,11 +1,15 @@
 //! How exchanges end before their time: whoever leaves, the other side hears of it, and the audit log
 //! says who it was, once for each request.
 
+use std::fs;
 use std::io::{BufReader, Write};
 use std::net::Shutdown;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Folder, Keep, Origin, connect, eventually, get, post, post_in_chunks, read_body, read_head};
+use crate::harness::{
+    Folder, Keep, Origin, Proxy, connect, eventually, get, post, post_in_chunks, read_body, read_head,
+};
 use crate::stage::{Line, staged};
 
 /// How soon one side must hear that the other has left: a second, with a margin for a busy machine.
@@ -68,6 +72,33 @@ fn when_the_client_leaves_before_the_answer_its_upstream_is_closed() {
     assert_is_left(&mut upstream);
     let record = &proxy.audit(1)[0];
     assert_eq!((record.get("status"), &record["ended"]), (None, &"client_gone".into()));
+}
+
+/// Stops every thread of a proxy where it is.
+fn stop(proxy: &Proxy) {
+    proxy.signal("STOP");
+    eventually("the process to stand still", || {
+        let mut tasks = fs::read_dir(format!("/proc/{}/task", proxy.pid())).unwrap();
+        let is_stopped = |path: PathBuf| fs::read_to_string(path.join("stat")).unwrap().contains(") T ");
+        tasks.all(|task| is_stopped(task.unwrap().path())).then_some(())
+    });
+}
+
+#[test]
+fn a_request_whose_client_has_left_before_it_is_read_has_its_record_too() {
+    let (_origin, _folder, token, proxy) = staged("");
+    let request = post(&token, "{}");
+    // all of it, some of its body, its head
+    for missing in 0..3 {
+        stop(&proxy);
+        let mut client = Line::to(&proxy.address);
+        client.send(&request[..request.len() - missing]);
+        drop(client);
+        proxy.signal("CONT");
+        let record = proxy.audit(missing + 1).pop().unwrap();
+        assert_eq!((&record["path"], &record["ended"]), (&"/mcp".into(), &"client_gone".into()));
+    }
+    assert_eq!(proxy.last_audit().len(), 3);
 }
 
 #[test]

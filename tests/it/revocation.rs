@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Folder, Keep, Origin, Proxy, connect, eventually, get, read_chunk, read_head};
+use crate::harness::{Folder, Keep, Origin, Proxy, connect, eventually, get, post, read_chunk, read_head};
+use crate::stage::{Line, staged};
 
 /// An origin whose every answer is a stream with one event, and then silence.
 pub fn streaming() -> Origin {
@@ -115,6 +116,24 @@ fn more_rights_end_no_stream() {
     proxy.signal("TERM");
     drop(stream);
     assert!(proxy.wait().success());
+}
+
+#[test]
+fn an_answer_that_comes_after_the_revocation_of_its_token_is_a_401() {
+    let (origin, folder, token, proxy) = staged("");
+    let mut client = Line::to(&proxy.address);
+    client.send(post(&token, "{}"));
+    let mut upstream = origin.accept();
+    upstream.request();
+    let list = folder.read("tokens.toml");
+    folder.write("tokens.toml", &format!("{list}revoked_at = 2026-01-01T00:00:00Z\n"));
+    let in_force = "patgate_tokens{status=\"revoked\"} 1\n";
+    eventually("the revocation", || proxy.health("/metrics").body.contains(in_force).then_some(()));
+    // whole and small, so that there is no stream to be cut
+    upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecret");
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.body.contains("secret")), (401, false));
+    assert_eq!(proxy.record_of(&answer)["reason"], "revoked");
 }
 
 #[test]

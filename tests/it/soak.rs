@@ -252,9 +252,14 @@ impl World {
     fn leave(&self, who: Who) {
         let mut client = connect(&self.proxy);
         let ((number, request), begun) = (self.request(["call", "stream"][fastrand::usize(..2)], who), Instant::now());
-        let sent = &request[..fastrand::usize(1..=request.len())];
+        // in the head, in the body, or behind both
+        let length =
+            request.len() - if fastrand::bool() { fastrand::usize(..3) } else { fastrand::usize(3..request.len()) };
+        let sent = &request[..length];
         client.write_all(sent.as_bytes()).unwrap();
-        thread::sleep(Duration::from_millis(fastrand::u64(..5)));
+        if fastrand::bool() {
+            thread::sleep(Duration::from_millis(fastrand::u64(..5)));
+        }
         drop(client);
         if sent.contains("\r\n\r\n") {
             self.note(number, who, begun, Seen::Nothing);

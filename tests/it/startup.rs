@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use rcgen::generate_simple_self_signed;
 
-use crate::harness::{Folder, Origin, Proxy, get, read_answer};
+use crate::harness::{Folder, Origin, Proxy, eventually, get, read_answer};
 
 /// How a command ends: its exit code, standard output and standard error.
 fn run(folder: &Folder, arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String, String) {
@@ -353,7 +353,9 @@ fn a_socket_that_was_handed_over_is_served_by_every_worker() {
     folder.write("cert.pem", &own.cert.pem());
     folder.write("key.pem", &own.signing_key.serialize_pem());
     folder.configure(&origin.url(), "[tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"");
-    let refused = shell().output().unwrap();
-    assert_eq!(refused.status.code(), Some(1));
-    assert_names(&String::from_utf8(refused.stderr).unwrap(), &["a Unix socket was handed over, and [tls]"]);
+    let mut refused = shell().stderr(Stdio::piped()).spawn().unwrap();
+    let status = eventually("a refusal", || refused.try_wait().unwrap());
+    let said = String::from_utf8(refused.wait_with_output().unwrap().stderr).unwrap();
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert_names(&said, &["a Unix socket was handed over, and [tls]"]);
 }

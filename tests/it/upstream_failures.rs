@@ -57,6 +57,23 @@ fn a_post_whose_bytes_may_have_left_is_never_sent_again() {
 }
 
 #[test]
+fn a_post_by_a_connection_that_was_used_before_is_not_sent_again_either() {
+    let (origin, _folder, token, proxy) = staged("workers = 1\n[timeouts]\nupstream_idle = \"1h\"");
+    let mut client = Line::to(&proxy.address);
+    client.send(post(&token, "{}"));
+    let mut upstream = origin.accept();
+    upstream.request();
+    upstream.bytes(2);
+    upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    assert_eq!(client.answer().status, 200);
+    client.send(post(&token, "{}"));
+    upstream.request();
+    drop(upstream);
+    assert_eq!(client.answer().status, 502);
+    assert!(origin.is_quiet());
+}
+
+#[test]
 fn connections_that_the_upstream_closed_in_the_pool_are_replaced() {
     let (origin, _folder, token, proxy) = staged("workers = 1\n[timeouts]\nupstream_idle = \"1h\"");
     // several unused connections, all of which end when the upstream restarts

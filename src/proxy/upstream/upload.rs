@@ -168,3 +168,27 @@ impl Upload {
         self.behind = self.behind.get(written - of_large..).unwrap_or_default();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::proxy::InboundBounds;
+
+    /// The HTTP library holds bodies to their lengths as well; what it let through would be another request.
+    #[test]
+    fn a_body_that_is_not_as_long_as_was_announced_does_not_pass() {
+        for (announced, passes) in [(1, false), (2, true), (3, false)] {
+            let bounds = InboundBounds { size: 10, pause: Duration::from_secs(1), rate: 1 };
+            let body = Inbound::new(Some(Bytes::from_static(b"{}")), None, bounds, None);
+            let (method, sending, small, large) = (Method::POST, Sending::Length(announced), Vec::new(), Bytes::new());
+            let (sent, behind, taken, touched) = (0, &b""[..], false, false);
+            let mut upload = Upload { method, body, sending, small, sent, large, behind, taken, touched };
+            let mut written = Vec::new();
+            let sent = upload.poll(&mut Context::from_waker(std::task::Waker::noop()), &mut written);
+            assert_eq!(matches!(sent, Poll::Ready(Ok(()))), passes, "{announced}");
+            assert!(passes || matches!(sent, Poll::Ready(Err(Stopped::Body))), "{sent:?}");
+        }
+    }
+}

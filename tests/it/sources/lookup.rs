@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use patgate::token::TokenDigest;
 
 use super::{Source, answer, asks, assert_unavailable, audited, list, ok, readiness, record, serve, status};
-use crate::harness::{Folder, Keep, Origin, Proxy, Received, eventually, read_chunk};
+use crate::harness::{Folder, Keep, Origin, Proxy, Received, eventually, get, read_chunk};
 use crate::revocation::{open, streaming, time_to_cut};
+use crate::stage::Line;
 
 type Known = &'static [(&'static str, &'static str)];
 
@@ -62,6 +63,23 @@ fn a_token_is_asked_for_once_by_its_digest_and_by_nothing_else() {
     let passed = upstream.received();
     assert_eq!((passed.len(), passed[0].values("x-auth-user")), (5, vec!["alice"]));
     assert_eq!(passed[0].values("x-auth-scopes"), ["mcp:read"]);
+}
+
+#[test]
+fn a_client_that_leaves_before_there_is_a_verdict_is_not_said_to_have_been_let_in() {
+    let source = Source::new(|_, stream| {
+        // until the proxy gives up
+        io::copy(stream, &mut io::sink()).map(|_| Keep::Close)
+    });
+    let folder = Folder::new();
+    let (proxy, upstream) = start(&folder, &source, "");
+    let mut client = Line::to(&proxy.address);
+    client.send(get("alices", ""));
+    eventually("the question", || (source.asked() == 1).then_some(()));
+    drop(client);
+    let record = audited(&proxy, "not_judged");
+    assert_eq!((&record["outcome"], &record["ended"]), (&"denied".into(), &"client_gone".into()));
+    assert!(record.get("user").is_none() && upstream.received().is_empty());
 }
 
 #[test]
