@@ -165,6 +165,8 @@ impl Gate {
                 }
             }
             Err(answer) => {
+                // it was judged, even if the client leaves before it hears of it
+                record.note(|facts| facts.reason = answer.reason);
                 let (head, mut body) = request.into_parts();
                 drain(&mut body, &head.headers).await;
                 let preflight = answer.reason == Reason::Preflight;

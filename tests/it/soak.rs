@@ -323,6 +323,8 @@ impl World {
                 ("ok", "allowed", None) => may_live && matches!(seen, Seen::Nothing),
                 ("revoked", "denied", Some(401)) => may_be_dead,
                 ("unknown_token", "denied", Some(401)) => *who == Who::Nobody && !has_arrived,
+                ("revoked", "denied", None) => may_be_dead && matches!(seen, Seen::Nothing),
+                ("unknown_token", "denied", None) => *who == Who::Nobody && matches!(seen, Seen::Nothing),
                 ("upstream_unreachable" | "upstream_invalid", "error", Some(502)) => may_live && may_be_down,
                 _ => false,
             };
