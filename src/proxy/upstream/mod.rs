@@ -201,7 +201,14 @@ async fn answered(
     awaited: &mut Awaited,
 ) -> Result<(Arrived, bool), Failure> {
     let (mut sent, mut refused) = (false, None);
+    let mut is_first = true;
     poll_fn(|cx| {
+        // requests that came in together are all read before one is sent on: so the upstream is woken once for
+        // all of them, which costs more than asking again
+        if std::mem::take(&mut is_first) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         if !sent && refused.is_none() {
             match upload.poll(cx, connection.socket()) {
                 Poll::Ready(Ok(())) => sent = true,
