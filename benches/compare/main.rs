@@ -7,6 +7,7 @@
 //! - `rounds=11 window=400`: how many rounds, and how many milliseconds each takes
 //! - `peers=haproxy,nginx shapes=json,sse`: only these
 //! - `also=NAME=PROGRAM`: another build of patgate, to be compared with this one
+//! - `audit=dropped`: beside it, this build with its audit records dropped before they are written
 //! - `latency=off`: no open loop at the end
 //! - `workers=2`: so many threads for each subject, on as many cores, the clients' among them
 //! - `tokens=1000`: so many tokens
@@ -39,6 +40,7 @@ struct Options {
     peers: Vec<String>,
     shapes: Vec<String>,
     also: Vec<(String, PathBuf)>,
+    audit_dropped: bool,
     latency: bool,
     workers: usize,
     tokens: usize,
@@ -64,6 +66,7 @@ impl Options {
             peers: list("peers=", if smoke { Vec::new() } else { PEERS.to_vec() }),
             shapes: list("shapes=", SHAPES.iter().map(|shape| shape.name).collect()),
             also: also.map(|(name, program)| (name.to_owned(), std::path::absolute(program).unwrap())).collect(),
+            audit_dropped: value("audit=") == Some("dropped"),
             latency: value("latency=") != Some("off"),
             workers: value("workers=").map_or(1, |text| text.parse().unwrap()),
             tokens: value("tokens=").map_or(if smoke { 100 } else { 10_000 }, |text| text.parse().unwrap()),
@@ -96,7 +99,11 @@ async fn compare(options: &Options, peers: &Path) {
     tokens.write(folder.path());
     let stage = Stage { folder: folder.path(), peers, origin, tokens: &tokens, workers: options.workers };
 
-    let mut subjects = vec![stage.patgate("patgate", Path::new(env!("CARGO_BIN_EXE_patgate")))];
+    let program = Path::new(env!("CARGO_BIN_EXE_patgate"));
+    let mut subjects = vec![stage.patgate("patgate", program)];
+    if options.audit_dropped {
+        subjects.push(stage.patgate_without_records("dropped", program));
+    }
     subjects.extend(options.also.iter().map(|(name, program)| stage.patgate(name, program)));
     subjects.extend(options.peers.iter().map(|name| stage.peer(name)));
     for subject in &subjects {

@@ -60,7 +60,8 @@ pub struct Subject {
     pub tokens: Vec<String>,
     /// From its start to its first answer.
     pub ready: Duration,
-    log: PathBuf,
+    /// Where its records go, if anywhere.
+    log: Option<PathBuf>,
     process: Child,
 }
 
@@ -87,10 +88,21 @@ pub struct Stage<'s> {
 impl Stage<'_> {
     /// A build of patgate, with everything on that is on by default.
     pub fn patgate(&self, name: &str, program: &Path) -> Subject {
+        self.patgate_with(name, program, &format!("path = \"logs/{name}.jsonl\""))
+    }
+
+    /// The same, but for a log on a full disk and no room to wait in: each record is begun, filled and dropped.
+    pub fn patgate_without_records(&self, name: &str, program: &Path) -> Subject {
+        let mut subject = self.patgate_with(name, program, "path = \"/dev/full\"\nqueue = 1\npatience = \"1h\"");
+        subject.log = None;
+        subject
+    }
+
+    fn patgate_with(&self, name: &str, program: &Path, audit: &str) -> Subject {
         let (port, workers) = (free_port(), self.workers);
         let text = format!(
             "listen = \"127.0.0.1:{port}\"\nupstream = \"http://{}\"\nadmin = \"off\"\nworkers = {workers}\n\
-             [tokens]\nfile = \"tokens.toml\"\n[audit]\npath = \"logs/{name}.jsonl\"\n",
+             [tokens]\nfile = \"tokens.toml\"\n[audit]\n{audit}\n",
             self.origin
         );
         fs::write(self.folder.join(format!("{name}.toml")), text).unwrap();
@@ -168,7 +180,7 @@ impl Stage<'_> {
         let begun = Instant::now();
         let process = command.current_dir(self.folder).stdout(out).stderr(err).spawn().unwrap();
         let (name, address) = (name.to_owned(), (Ipv4Addr::LOCALHOST, port).into());
-        let mut subject = Subject { name, address, tokens, ready: Duration::ZERO, log, process };
+        let mut subject = Subject { name, address, tokens, ready: Duration::ZERO, log: Some(log), process };
         while !refuses(subject.address) {
             let ended = subject.process.try_wait().unwrap();
             let said = || [&output, &errors].map(|path| fs::read_to_string(path).unwrap_or_default()).concat();
@@ -247,9 +259,10 @@ impl Subject {
 
     /// Whether it has written down what it was made to do by `verify`, sooner or later.
     pub fn verify_log(&self) {
+        let Some(log) = &self.log else { return };
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
-            let text = fs::read_to_string(&self.log).unwrap_or_default();
+            let text = fs::read_to_string(log).unwrap_or_default();
             // the last line may be half-way
             let records = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
             let statuses: Vec<_> = records

@@ -190,6 +190,34 @@ fn logrotate_moves_the_file_and_nothing_is_lost_or_written_twice() {
     assert!(seqs.into_iter().eq(1..=1000));
 }
 
+#[test]
+fn files_that_are_set_aside_under_load_hold_every_record_once() {
+    let (origin, folder) = (Origin::plain(), Folder::new());
+    let token = folder.token("alice", &[]);
+    let proxy = folder.serve_audit(&origin.url(), "chain = true\nrotate_size = \"64KiB\"");
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| ask(&proxy, &token, 500, 200));
+        }
+    });
+    drop(proxy.last_audit());
+    let find = |command: &[&str]| {
+        let mut program = patgate();
+        program.arg("audit").args(command).args(["--config", "patgate.toml", "--json"]);
+        let output = program.current_dir(folder.path("")).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let judged: Value = serde_json::from_str(&find(&["verify"])).unwrap();
+    assert_eq!((&judged["intact"], &judged["first"], &judged["records"]), (&true.into(), &1.into(), &2000.into()));
+    let records = parse(&find(&["query"]));
+    let ids: std::collections::HashSet<_> = records.iter().map(|record| record["request_id"].to_string()).collect();
+    assert_eq!((records.len(), ids.len()), (2000, 2000));
+    let files = fs::read_dir(folder.path("")).unwrap().map(|entry| entry.unwrap().file_name());
+    let set_aside = files.filter(|name| name.to_string_lossy().starts_with("audit.jsonl.")).count();
+    assert!(set_aside >= 10, "{set_aside}");
+}
+
 /// A limit on the size of files stands for a full disk: it takes half a line.
 #[test]
 fn half_a_line_in_a_full_file_is_written_whole_in_the_next() {

@@ -81,7 +81,7 @@ fn a_client_that_reads_nothing_does_not_keep_its_stream_out_of_the_log() {
 /// Many exchanges at once, which clients leave, upstreams break off or time out, and a shutdown cuts:
 /// each request that reached the proxy has one record, and says how it ended.
 #[test]
-fn a_thousand_open_exchanges_have_one_record_each_when_the_process_ends() {
+fn thousands_of_open_exchanges_have_one_record_each_when_the_process_ends() {
     let origin = Origin::scripted(|received, stream| {
         use std::io::Write;
         match received.values("x-play")[0] {
@@ -99,13 +99,15 @@ fn a_thousand_open_exchanges_have_one_record_each_when_the_process_ends() {
     });
     let folder = Folder::new();
     let token = folder.token("alice", &[]);
-    let proxy = folder.serve(&origin.url(), "[timeouts]\nupstream_head = \"2s\"\ndrain = \"1s\"");
+    let bounds = "[limits]\nstreams_per_token = 5000\nconnections_per_address = 5000";
+    let proxy = folder.serve(&origin.url(), &format!("{bounds}\n[timeouts]\nupstream_head = \"2s\"\ndrain = \"1s\""));
     let plays = ["hang", "die", "break", "stay", "leave"];
-    let count = 1000;
+    let (each, more) = (200, 1800);
+    let mixed = each * plays.len();
     // a thread for each of the origin's connections: small steps, so that none is refused
     let mut clients = Vec::new();
-    for number in 0..count {
-        let play = plays[number % plays.len()];
+    for number in 0..mixed + more {
+        let play = if number < mixed { plays[number % plays.len()] } else { "stay" };
         let mut client = connect(&proxy.address);
         std::io::Write::write_all(&mut client, get(&token, &format!("X-Play: {play}\r\n")).as_bytes()).unwrap();
         match play {
@@ -123,21 +125,20 @@ fn a_thousand_open_exchanges_have_one_record_each_when_the_process_ends() {
         }
     }
     // what has to end by itself
-    proxy.audit(count / plays.len() * 4);
+    proxy.audit(each * (plays.len() - 1));
     let records = proxy.last_audit();
-    assert_eq!(records.len(), count);
+    assert_eq!(records.len(), mixed + more);
     let ids: HashSet<_> = records.iter().map(|record| record["request_id"].as_str().unwrap()).collect();
-    assert_eq!(ids.len(), count);
-    let each = count / plays.len();
-    for (reason, ended) in [
-        ("upstream_timeout", "complete"),
-        ("upstream_unreachable", "complete"),
-        ("ok", "upstream_failed"),
-        ("ok", "drained"),
-        ("ok", "client_gone"),
+    assert_eq!(ids.len(), records.len());
+    for (reason, ended, count) in [
+        ("upstream_timeout", "complete", each),
+        ("upstream_unreachable", "complete", each),
+        ("ok", "upstream_failed", each),
+        ("ok", "drained", each + more),
+        ("ok", "client_gone", each),
     ] {
         let found = records.iter().filter(|record| record["reason"] == reason && record["ended"] == ended).count();
-        assert_eq!(found, each, "{reason} {ended}");
+        assert_eq!(found, count, "{reason} {ended}");
     }
     drop(clients);
     thread::yield_now();
