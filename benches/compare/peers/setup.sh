@@ -5,6 +5,7 @@ set -Eeuo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 peers=$(cd "$here/../../.." && pwd)/target/compare
+. "$here/../../common/debian.sh"
 
 debian=(
   haproxy=2.6.12-1+deb12u4 liblua5.3-0=5.3.6-2
@@ -18,12 +19,8 @@ stamp=$(printf '%s\n' "${debian[@]}" "${python[@]}")
 [ "$(cat "$peers/.stamp" 2> /dev/null)" = "$stamp" ] && exit
 
 rm -rf "$peers"
-mkdir -p "$peers/bin" "$peers/debian" "$peers/packages"
-cd "$peers/packages"
-apt-get update -qq || echo "setup.sh: apt-get update failed: going on with the package lists as they are" >&2
-# root's apt complains of a folder that its own user cannot write
-apt-get download -qq -o APT::Sandbox::User=root "${debian[@]}"
-for package in *.deb; do dpkg-deb --extract "$package" ../debian; done
+mkdir -p "$peers/bin"
+unpack_debian "$peers/debian" "${debian[@]}"
 
 cd "$peers"
 python3 -m venv venv

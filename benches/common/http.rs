@@ -1,4 +1,4 @@
-//! As much HTTP/1.1 as both ends of the measurement need: whole messages, read one after the other
+//! As much HTTP/1.1 as both ends of a measurement need: whole messages, read one after the other
 //! into one buffer.
 
 use std::io;
@@ -26,7 +26,8 @@ impl Message<'_> {
     }
 }
 
-fn values<'h>(head: &'h str, name: &str) -> impl Iterator<Item = &'h str> {
+/// The values of a field.
+pub fn values<'h>(head: &'h str, name: &str) -> impl Iterator<Item = &'h str> {
     let fields = head.lines().filter_map(|line| line.split_once(':'));
     fields.filter(move |(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
 }
@@ -54,10 +55,15 @@ impl<S: AsyncRead + Unpin> Reader<S> {
         }
     }
 
-    /// Reads the next message.
+    /// The head that was read last.
+    pub fn text(&self, head: usize) -> io::Result<&str> {
+        str::from_utf8(&self.buffer[..head]).map_err(io::Error::other)
+    }
+
+    /// Reads the next message, whose head may have been read already.
     pub async fn message(&mut self) -> io::Result<Message<'_>> {
         let head = self.head().await?;
-        let text = str::from_utf8(&self.buffer[..head]).map_err(io::Error::other)?;
+        let text = self.text(head)?;
         let length = values(text, "content-length").next().and_then(|length| length.parse::<usize>().ok());
         let chunked = values(text, "transfer-encoding").next().is_some();
         self.end = match length {
@@ -74,8 +80,7 @@ impl<S: AsyncRead + Unpin> Reader<S> {
         while self.buffer.len() < self.end {
             self.fill().await?;
         }
-        let text = str::from_utf8(&self.buffer[..head]).map_err(io::Error::other)?;
-        Ok(Message { head: text, body: &self.buffer[head..self.end] })
+        Ok(Message { head: self.text(head)?, body: &self.buffer[head..self.end] })
     }
 
     /// Waits until something has come behind the head, and throws it away.
