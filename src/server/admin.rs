@@ -116,7 +116,7 @@ impl Admin {
     /// # Errors
     /// The address cannot be had.
     pub fn bind(address: &ListenAddress) -> Result<Self, BindError> {
-        let (mut sockets, address) = listener::bind(address, 1)?;
+        let (mut sockets, address) = listener::bind(address, 1, HEAD_TIMEOUT)?;
         let missing = || BindError::Failed(address.clone(), std::io::ErrorKind::NotFound.into());
         Ok(Self { socket: sockets.pop().ok_or_else(missing)?, address })
     }
@@ -129,7 +129,7 @@ impl Admin {
     /// Answers until the process ends; during the drain, too.
     pub async fn serve(self, scrape: Scrape) {
         let scrape = Arc::new(scrape);
-        let listener = match Listener::new(self.socket, HEAD_TIMEOUT) {
+        let listener = match Listener::new(self.socket) {
             Ok(listener) => listener,
             Err(error) => return tracing::error!(%error, "the admin listener failed"),
         };

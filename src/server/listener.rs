@@ -87,19 +87,24 @@ pub(super) enum Bound {
     Unix(StdUnixListener),
 }
 
-/// Binds `address` once for each of `workers`, and tells which address it came to be.
-pub(super) fn bind(address: &ListenAddress, workers: usize) -> Result<(Vec<Bound>, ListenAddress), BindError> {
+/// Binds `address` once for each of `workers`, and tells which address it came to be. Clients that say nothing are
+/// asked every `keep_alive` whether they are still there.
+pub(super) fn bind(
+    address: &ListenAddress,
+    workers: usize,
+    keep_alive: Duration,
+) -> Result<(Vec<Bound>, ListenAddress), BindError> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::AddrInUse => BindError::InUse(address.clone()),
         _ => BindError::Failed(address.clone(), error),
     };
     match address {
         ListenAddress::Tcp(address) => {
-            let first = bind_tcp(*address, Share::AfterBinding).map_err(failed)?;
+            let first = bind_tcp(*address, Share::AfterBinding, keep_alive).map_err(failed)?;
             let actual = first.local_addr().map_err(failed)?;
             let mut sockets = vec![Bound::Tcp(first)];
             for _ in 1..workers {
-                sockets.push(Bound::Tcp(bind_tcp(actual, Share::BeforeBinding).map_err(failed)?));
+                sockets.push(Bound::Tcp(bind_tcp(actual, Share::BeforeBinding, keep_alive).map_err(failed)?));
             }
             Ok((sockets, ListenAddress::Tcp(actual)))
         }
@@ -113,6 +118,7 @@ pub(super) fn bind(address: &ListenAddress, workers: usize) -> Result<(Vec<Bound
             let (socket, address) = match handed_over.take_tcp_listener(0) {
                 Ok(Some(listener)) => {
                     let address = listener.local_addr().map_err(failed)?;
+                    tune(&SockRef::from(&listener), keep_alive).map_err(failed)?;
                     (Bound::Tcp(listener), ListenAddress::Tcp(address))
                 }
                 // no socket of TCP, perhaps another
@@ -151,15 +157,27 @@ enum Share {
     BeforeBinding,
 }
 
-fn bind_tcp(address: SocketAddr, share: Share) -> io::Result<StdTcpListener> {
+fn bind_tcp(address: SocketAddr, share: Share, keep_alive: Duration) -> io::Result<StdTcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(share == Share::BeforeBinding)?;
     socket.bind(&address.into())?;
     socket.set_reuse_port(true)?;
+    // before anybody can connect: who comes while the workers start must not go without
+    tune(&SockRef::from(&socket), keep_alive)?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Sets what each accepted socket inherits.
+fn tune(socket: &SockRef<'_>, keep_alive: Duration) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    // the system counts in seconds
+    let [time, interval] = [keep_alive, keep_alive / 3].map(|time| time.max(Duration::from_secs(1)));
+    let keep_alive = TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(3);
+    socket.set_tcp_keepalive(&keep_alive)?;
+    socket.set_tcp_notsent_lowat(UNSENT)
 }
 
 /// A socket file that nobody listens on is left over from a process that was killed.
@@ -179,21 +197,10 @@ pub(super) enum Listener {
 }
 
 impl Listener {
-    /// Takes a bound socket into the current runtime. Clients that say nothing are asked every `keep_alive`
-    /// whether they are still there.
-    pub(super) fn new(bound: Bound, keep_alive: Duration) -> io::Result<Self> {
+    /// Takes a bound socket into the current runtime.
+    pub(super) fn new(bound: Bound) -> io::Result<Self> {
         Ok(match bound {
-            Bound::Tcp(listener) => {
-                // each accepted socket inherits these
-                let socket = SockRef::from(&listener);
-                socket.set_tcp_nodelay(true)?;
-                // the system counts in seconds
-                let [time, interval] = [keep_alive, keep_alive / 3].map(|time| time.max(Duration::from_secs(1)));
-                let keep_alive = TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(3);
-                socket.set_tcp_keepalive(&keep_alive)?;
-                socket.set_tcp_notsent_lowat(UNSENT)?;
-                Self::Tcp(TcpListener::from_std(listener)?)
-            }
+            Bound::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
             Bound::Unix(listener) => Self::Unix(UnixListener::from_std(listener)?),
         })
     }

@@ -69,7 +69,7 @@ impl Server {
     /// # Errors
     /// The address cannot be had, or a thread not started.
     pub fn start(params: &Params, drain: &Drain, gate: impl Fn() -> Gate) -> Result<Self, BindError> {
-        let (sockets, address) = listener::bind(&params.listen, params.workers)?;
+        let (sockets, address) = listener::bind(&params.listen, params.workers, params.limits.keep_alive)?;
         if params.tls.is_some() && sockets.iter().any(|socket| matches!(socket, Bound::Unix(_))) {
             return Err(BindError::NotForTls);
         }
@@ -143,7 +143,7 @@ impl Drop for Server {
 }
 
 async fn work(socket: Bound, service: Arc<Service>) -> io::Result<()> {
-    let listener = Listener::new(socket, service.limits.keep_alive)?;
+    let listener = Listener::new(socket)?;
     let (open, mut all_closed) = mpsc::channel::<()>(1);
     let mut is_failing = false;
     loop {
