@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::CONNECTION;
+use http::header::{CONNECTION, TRANSFER_ENCODING};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -206,11 +206,13 @@ enum Served {
     Rests,
 }
 
-/// Whether the answer to a request may rest: not if the connection ends with it, or if it has no body.
+/// Whether the answer to a request may rest: not if the connection ends with it, or if it has no body. It ends with
+/// a request that had two framings, of which the HTTP library shows the chunked one alone (RFC 9112 section 6.1).
 fn may_rest<B>(request: &Request<B>) -> bool {
     request.version() == Version::HTTP_11
         && request.method() != Method::HEAD
         && !request.headers().contains_key(CONNECTION)
+        && !request.headers().contains_key(TRANSFER_ENCODING)
 }
 
 async fn serve_http2(transport: Transport, first: BytesMut, peer: Peer, context: Arc<Service>) {
