@@ -75,6 +75,8 @@ pub enum Reason {
     InternalError,
     /// It cannot be known who holds which token.
     SourceUnavailable,
+    /// No descriptor is left for a connection to the upstream.
+    Overloaded,
     /// The upstream could not be reached, or broke off.
     UpstreamUnreachable,
     /// The upstream answered with something that must not be passed on.
@@ -91,6 +93,7 @@ impl Reason {
             Self::AuditUnavailable
             | Self::InternalError
             | Self::TooManyConnections
+            | Self::Overloaded
             | Self::SourceUnavailable
             | Self::UpstreamUnreachable
             | Self::UpstreamInvalid

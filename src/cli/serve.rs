@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use super::{Exit, diagnostics, notify};
 use crate::audit::{self, AuditLog};
 use crate::config::{Config, Overrides};
+use crate::descriptors::Descriptors;
 use crate::proxy::{self, Gate, Hints, InFlight, Probe, Rates, Sessions, Streams};
 use crate::server::{self, Admin, Drain, Health, Phase, Scrape, Server};
 use crate::source::{Origin, Published, Source};
@@ -35,6 +36,7 @@ pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
     let published = source.published().clone();
     let house = House::open(&config.server, &config.proxy, &config.audit, &published)?;
     let admin = config.admin.as_ref().map(Admin::bind).transpose().map_err(Exit::failure)?;
+    compare_limits(&house.shared.descriptors, config.server.max_connections);
 
     house.run(|house| {
         let certificates = follow_certificates(&config, &house.reload);
@@ -119,6 +121,18 @@ fn raise_descriptor_limit() {
     }
 }
 
+/// Tells the operator if clients will have to wait sooner than the configuration says.
+fn compare_limits(descriptors: &Descriptors, max_connections: usize) {
+    let most = descriptors.most_clients();
+    if most < max_connections as u64 {
+        tracing::warn!(
+            clients_at_most = most,
+            "limits.connections is more than the limit of open files allows, and more clients will have to wait: raise \
+             that limit (LimitNOFILE= of systemd, ulimit -Hn), or lower limits.connections"
+        );
+    }
+}
+
 /// The running proxy, from the first socket to the last audit record.
 pub(super) struct House {
     pub(super) server: Server,
@@ -160,9 +174,11 @@ impl House {
             hints: Hints::default(),
             rates: Rates::new(&proxy.rates),
             in_flight: InFlight::new(proxy.streams_per_token),
+            descriptors: Descriptors::default(),
             audit,
         };
         let server = Server::start(server, &drain, || Gate::new(proxy, &shared)).map_err(Exit::failure)?;
+        shared.descriptors.note_others();
         Ok(Self { server, drain, reload: Reload::default(), shared, runtime, writer, signals })
     }
 

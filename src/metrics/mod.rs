@@ -47,6 +47,13 @@ impl Level {
         Held(Arc::clone(self))
     }
 
+    /// The same if it `fits`, which is told how many there are then.
+    pub fn hold_if(self: &Arc<Self>, fits: impl FnOnce(u64) -> bool) -> Option<Held> {
+        // one too many is given back at once
+        let (before, held) = (self.0.fetch_add(1, Ordering::Relaxed), Held(Arc::clone(self)));
+        fits(before + 1).then_some(held)
+    }
+
     /// How many there are.
     pub fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)

@@ -196,6 +196,7 @@ pub(super) fn rate_limited(what: &str, wait: Duration) -> Answer {
 /// What the client is told when the upstream failed.
 pub(super) fn failed(failure: &Failure) -> Answer {
     let (status, reason, message) = match failure {
+        Failure::Overloaded => return overloaded(),
         Failure::Unreachable(_) => (
             StatusCode::BAD_GATEWAY,
             Reason::UpstreamUnreachable,
@@ -221,6 +222,11 @@ pub(super) fn failed(failure: &Failure) -> Answer {
         Failure::BodyBroken | Failure::ClientGone => return unread_body(),
     };
     Answer::new(status, reason, message)
+}
+
+fn overloaded() -> Answer {
+    let message = "this server has as many connections open as it can: nothing was sent on, try again shortly";
+    Answer::new(StatusCode::SERVICE_UNAVAILABLE, Reason::Overloaded, message).with(RETRY_AFTER, "1")
 }
 
 fn body_stalled() -> Answer {

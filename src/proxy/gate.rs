@@ -26,6 +26,7 @@ use super::streams::Streams;
 use super::upstream::{self, Arriving, Counts, Failure, Reply, Upstream};
 use crate::access::{Credential, Denial, Directory, Finding, IdentityHeaders, Permit, Question};
 use crate::audit::{AuditLog, OpenRecord, session_digest};
+use crate::descriptors::Descriptors;
 use crate::source::Finder;
 use crate::verdict::{Ended, Reason};
 
@@ -83,6 +84,7 @@ pub struct Gate {
     rates: Rates,
     in_flight: InFlight,
     proxies: TrustedProxies,
+    descriptors: Descriptors,
     reading: Reading,
     body_limit: u64,
 }
@@ -106,6 +108,8 @@ pub struct Shared {
     pub in_flight: InFlight,
     /// What the upstream says of its tools.
     pub hints: Hints,
+    /// How many connections there are, and may be.
+    pub descriptors: Descriptors,
     /// Where records go.
     pub audit: AuditLog,
 }
@@ -113,15 +117,25 @@ pub struct Shared {
 impl Gate {
     /// One worker's gate.
     pub fn new(params: &Params, shared: &Shared) -> Self {
-        let Shared { directory, finder, upstream: upstream_counts, streams, sessions, rates, in_flight, hints, audit } =
-            shared.clone();
+        let Shared {
+            directory,
+            finder,
+            upstream: upstream_counts,
+            streams,
+            sessions,
+            rates,
+            in_flight,
+            hints,
+            descriptors,
+            audit,
+        } = shared.clone();
         let Params { upstream, upstream_host, identity, allowed_origins, allowed_hosts, body, .. } = params;
         let Params { trusted_proxies, reading, .. } = params;
         Self {
             rules: Rules::new(&upstream.address, upstream_host.as_ref(), identity),
             origins: allowed_origins.clone(),
             hosts: allowed_hosts.clone(),
-            upstream: Upstream::new(upstream, &upstream_counts),
+            upstream: Upstream::new(upstream, &upstream_counts, &descriptors),
             upstream_counts,
             reading: Reading::new(reading, &hints, *body),
             body_limit: body.size,
@@ -132,6 +146,7 @@ impl Gate {
             rates,
             in_flight,
             proxies: trusted_proxies.clone(),
+            descriptors,
             audit,
         }
     }
@@ -139,6 +154,11 @@ impl Gate {
     /// The audit log, for what never becomes a request.
     pub fn audit(&self) -> &AuditLog {
         &self.audit
+    }
+
+    /// How many connections there are, and may be.
+    pub fn descriptors(&self) -> &Descriptors {
+        &self.descriptors
     }
 
     /// Answers one request. The record is closed when the answer's last byte has gone, or when the

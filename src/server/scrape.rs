@@ -96,18 +96,22 @@ impl Scrape {
             "Requests to the MCP server without an answer that can be passed on.",
             upstream.by_trouble().map(|(trouble, count)| ([("reason", <&str>::from(trouble))], count)),
         )?;
-        page.gauge("upstream_connections", "Open connections to the MCP server.", upstream.open.value())?;
+        page.gauge(
+            "upstream_connections",
+            "Open connections to the MCP server.",
+            self.proxy.descriptors.upstream.value(),
+        )?;
         let connected = upstream.connected.value();
         page.counter("upstream_connections_total", "Connections made to the MCP server.", connected)
     }
 
     fn connections(&self, page: &mut Page<'_>) -> fmt::Result {
-        let Counts { open, accepted, not_accepted, refused, handshakes_failed } = &*self.connections;
-        page.gauge("open_connections", "Clients' open connections.", open.value())?;
+        let Counts { accepted, not_accepted, refused, handshakes_failed } = &*self.connections;
+        page.gauge("open_connections", "Clients' open connections.", self.proxy.descriptors.clients.value())?;
         page.counter("connections_total", "Clients' connections that were accepted.", accepted.value())?;
         page.counter(
             "connection_failures_total",
-            "Clients' connections that the system could not accept.",
+            "Attempts to accept clients' connections that failed, or were put off for want of descriptors.",
             not_accepted.value(),
         )?;
         page.counter(

@@ -1,10 +1,11 @@
 //! The workers: one thread, one runtime, one socket and one pool each, so that a request never
 //! leaves its core.
 
+use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
 use tokio::runtime::Builder;
@@ -19,11 +20,15 @@ use super::listener::{self, BindError, Bound, ListenAddress, Listener};
 use super::occupancy::Occupancy;
 use super::proxy_protocol;
 use super::stream::Transport;
+use crate::metrics::Held;
 use crate::proxy::{Gate, Peer, TrustedProxies};
 use crate::tls::Live;
 
 /// How long accepting rests after a failure, such as having no descriptors left.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+
+/// How often that is told while it lasts.
+const TELL_AGAIN: Duration = Duration::from_mins(1);
 
 /// How long cut connections get to be gone.
 const CUT: Duration = Duration::from_secs(1);
@@ -145,33 +150,19 @@ impl Drop for Server {
 async fn work(socket: Bound, service: Arc<Service>) -> io::Result<()> {
     let listener = Listener::new(socket)?;
     let (open, mut all_closed) = mpsc::channel::<()>(1);
-    let mut is_failing = false;
+    let mut trouble = Trouble::default();
     loop {
         let accepted = tokio::select! {
             () = service.drain.reached(Phase::Draining) => break,
-            accepted = listener.accept() => accepted,
+            accepted = accept(&listener, &service, &mut trouble) => accepted,
         };
-        match accepted {
-            Ok((transport, peer)) => {
-                is_failing = false;
-                let (service, open) = (Arc::clone(&service), open.clone());
-                service.counts.accepted.inc();
-                let counted = service.counts.open.hold();
-                tokio::spawn(async move {
-                    welcome(transport, peer, service).await;
-                    drop((open, counted));
-                });
-            }
-            Err(error) => {
-                service.counts.not_accepted.inc();
-                // told once, however long it lasts: descriptors may be short for hours
-                if !is_failing {
-                    is_failing = true;
-                    tracing::error!(%error, "connections cannot be accepted: trying again and again");
-                }
-                sleep(ACCEPT_BACKOFF).await;
-            }
-        }
+        let (transport, peer, place) = accepted;
+        let (service, open) = (Arc::clone(&service), open.clone());
+        service.counts.accepted.inc();
+        tokio::spawn(async move {
+            welcome(transport, peer, service).await;
+            drop((open, place));
+        });
     }
     drop((listener, open));
     tokio::select! {
@@ -180,6 +171,40 @@ async fn work(socket: Bound, service: Arc<Service>) -> io::Result<()> {
         () = async { service.drain.reached(Phase::Over).await; sleep(CUT / 2).await } => {}
     }
     Ok(())
+}
+
+/// Takes in the next connection, and waits until it can be served. Meanwhile no other is taken in.
+async fn accept(listener: &Listener, service: &Service, trouble: &mut Trouble) -> (Transport, Peer, Held) {
+    let (transport, peer) = loop {
+        match listener.accept().await {
+            Ok(accepted) => break accepted,
+            Err(error) => trouble.rest(service, error).await,
+        }
+    };
+    loop {
+        match service.gate.descriptors().for_client() {
+            Some(place) => return (transport, peer, place),
+            None => trouble.rest(service, "as many are open as there are descriptors for").await,
+        }
+    }
+}
+
+/// What keeps connections from being accepted, as having no descriptors left.
+#[derive(Debug, Default)]
+struct Trouble {
+    told: Option<Instant>,
+}
+
+impl Trouble {
+    async fn rest(&mut self, service: &Service, error: impl Display) {
+        service.counts.not_accepted.inc();
+        // descriptors may be short for hours, or again and again
+        if self.told.is_none_or(|told| told.elapsed() >= TELL_AGAIN) {
+            self.told = Some(Instant::now());
+            tracing::error!(%error, "connections cannot be accepted: trying again and again");
+        }
+        sleep(ACCEPT_BACKOFF).await;
+    }
 }
 
 /// Finds a place for a new connection, sees it through what comes before its first request, and serves it.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 9] = [
     &["deadline", "digits", "document", "verdict"],
     &["mcp", "metrics", "token", "trace", "watch"],
-    &["access", "https", "tls"],
+    &["access", "descriptors", "https", "tls"],
     &["source", "audit"],
     &["proxy"],
     &["server"],

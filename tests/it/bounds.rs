@@ -337,46 +337,6 @@ fn a_token_with_too_many_open_streams_is_told_to_end_one() {
     });
 }
 
-// --- Descriptors ----------------------------------------------------------------------------
-
-/// The time that a process has used, in hundredths of a second.
-fn cpu(proxy: &Proxy) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", proxy.pid())).unwrap();
-    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
-    [11, 12].iter().map(|field| fields[*field].parse::<u64>().unwrap()).sum()
-}
-
-fn limit_descriptors(proxy: &Proxy, limit: usize) {
-    let limit = format!("--nofile={limit}:1024");
-    let done = std::process::Command::new("prlimit").arg(format!("--pid={}", proxy.pid())).arg(limit).status();
-    assert!(done.unwrap().success());
-}
-
-#[test]
-fn without_descriptors_accepting_rests_and_goes_on_when_there_are_some() {
-    let origin = Origin::plain();
-    let folder = Folder::new();
-    let token = folder.token("alice", &[]);
-    let proxy = folder.serve(&origin.url(), "[timeouts]\nhead = \"5m\"");
-    assert_eq!(proxy.ask(&get(&token, "")).status, 200);
-    let open = std::fs::read_dir(format!("/proc/{}/fd", proxy.pid())).unwrap().count();
-    limit_descriptors(&proxy, open + 3);
-    let held: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(&proxy.address).unwrap()).collect();
-    eventually("a complaint", || {
-        let told = |entry: &serde_json::Value| {
-            entry["message"].as_str().is_some_and(|text| text.contains("cannot be accepted"))
-        };
-        proxy.log().iter().any(told).then_some(())
-    });
-    let before = cpu(&proxy);
-    std::thread::sleep(Duration::from_secs(1));
-    assert!(cpu(&proxy) - before < 20, "it spins");
-    let complaints = proxy.log().iter().filter(|entry| entry["level"] == "ERROR").count();
-    assert!(complaints < 10, "{complaints} complaints");
-    drop(held);
-    assert_eq!(proxy.ask(&get(&token, "")).status, 200);
-}
-
 #[test]
 fn the_admin_address_has_places_for_a_few_and_the_next_one_waits() {
     let (_origin, _folder, _token, proxy) = staged("");

@@ -9,6 +9,7 @@ use http::Request;
 use jiff::{SignedDuration, Timestamp};
 use patgate::audit::{AuditLog, Writer};
 use patgate::config::{Config, Overrides};
+use patgate::descriptors::Descriptors;
 use patgate::proxy::{Gate, Hints, InFlight, Rates, Sessions, Shared, Streams};
 use patgate::server::{Drain, Server};
 use patgate::source::Source;
@@ -47,6 +48,7 @@ impl House {
             streams: Arc::new(Streams::new(Arc::clone(&published.directory))),
             sessions: Sessions::new(&config.proxy.sessions),
             hints: Hints::default(),
+            descriptors: Descriptors::default(),
             rates: Rates::new(&config.proxy.rates),
             in_flight: InFlight::new(config.proxy.streams_per_token),
             audit,
@@ -59,8 +61,8 @@ impl House {
 
     /// Waits until everything that requests take has been given back.
     fn await_rest(&self) {
-        let Shared { upstream, streams, .. } = &self.shared;
-        let open = || (self.server.counts().open.value(), upstream.open.value(), streams.count());
+        let Shared { descriptors: Descriptors { clients, upstream, .. }, streams, .. } = &self.shared;
+        let open = || (clients.value(), upstream.value(), streams.count());
         eventually("the end of all that was open", || (open() == (0, 0, 0)).then_some(()));
     }
 

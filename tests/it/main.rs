@@ -21,6 +21,7 @@ mod corpus;
 mod credentials;
 mod demo;
 mod deployment;
+mod descriptors;
 mod diagnostics;
 mod documentation;
 mod endings;

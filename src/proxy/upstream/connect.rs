@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
@@ -14,6 +15,7 @@ use tokio_rustls::TlsConnector;
 use super::address::{Address, Endpoint};
 use super::pool::{Connection, Socket};
 use super::{Counts, Failure, Params};
+use crate::descriptors::Descriptors;
 use crate::tls::{self, Identity, Live, TlsError};
 
 /// Bytes that an upstream has not taken note of for so long have met a machine that is gone without a
@@ -61,19 +63,22 @@ pub(super) struct Connector {
     tls: Option<UpstreamTls>,
     timeout: Duration,
     counts: Arc<Counts>,
+    descriptors: Descriptors,
 }
 
 impl Connector {
-    pub(super) fn new(params: &Params, counts: &Arc<Counts>) -> Self {
+    pub(super) fn new(params: &Params, counts: &Arc<Counts>, descriptors: &Descriptors) -> Self {
         let Params { address, tls, connect_timeout, .. } = params.clone();
-        Self { address, tls, timeout: connect_timeout, counts: Arc::clone(counts) }
+        let (counts, descriptors) = (Arc::clone(counts), descriptors.clone());
+        Self { address, tls, timeout: connect_timeout, counts, descriptors }
     }
 
     pub(super) async fn connect(&self) -> Result<Connection, Failure> {
+        let place = self.descriptors.for_upstream().ok_or(Failure::Overloaded)?;
         match tokio::time::timeout(self.timeout, self.open()).await {
             Ok(socket) => socket.map(|socket| {
                 self.counts.connected.inc();
-                Connection::new(socket, self.counts.open.hold())
+                Connection::new(socket, place)
             }),
             Err(_) => Err(Failure::Timeout("to accept a connection")),
         }
@@ -81,10 +86,10 @@ impl Connector {
 
     async fn open(&self) -> Result<Box<dyn Socket>, Failure> {
         match self.address.endpoint() {
-            Endpoint::Unix(path) => Ok(Box::new(UnixStream::connect(path).await.map_err(Failure::Unreachable)?)),
+            Endpoint::Unix(path) => Ok(Box::new(UnixStream::connect(path).await.map_err(not_connected)?)),
             Endpoint::Tcp { authority, port, .. } => {
                 let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-                let stream = TcpStream::connect((host, *port)).await.map_err(Failure::Unreachable)?;
+                let stream = TcpStream::connect((host, *port)).await.map_err(not_connected)?;
                 stream.set_nodelay(true).and_then(|()| notice_its_end(&stream)).map_err(Failure::Unreachable)?;
                 match &self.tls {
                     Some(UpstreamTls { config, name }) if self.address.is_secure() => {
@@ -102,6 +107,14 @@ impl Connector {
                 }
             }
         }
+    }
+}
+
+/// Whose fault it is that there is no connection: for want of descriptors, it is our own.
+fn not_connected(error: io::Error) -> Failure {
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::MFILE | Errno::NFILE) => Failure::Overloaded,
+        _ => Failure::Unreachable(error),
     }
 }
 

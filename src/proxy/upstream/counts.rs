@@ -1,11 +1,9 @@
 //! What is counted on the way to the upstream, by all workers together.
 
-use std::sync::Arc;
-
 use strum::{IntoStaticStr, VariantArray};
 
 use super::Failure;
-use crate::metrics::{Counter, Histogram, Level};
+use crate::metrics::{Counter, Histogram};
 
 /// Why there was no answer, in a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
@@ -22,14 +20,18 @@ pub enum Trouble {
 }
 
 impl Trouble {
-    /// None where the client is at fault, or has left.
+    /// None where we or the client are at fault, or it has left.
     fn of(failure: &Failure) -> Option<Self> {
         match failure {
             Failure::Unreachable(_) => Some(Self::Unreachable),
             Failure::Timeout(_) => Some(Self::Timeout),
             Failure::Broken(_) => Some(Self::BrokenOff),
             Failure::Invalid(_) => Some(Self::Invalid),
-            Failure::BodyTooLarge | Failure::BodyStalled | Failure::BodyBroken | Failure::ClientGone => None,
+            Failure::Overloaded
+            | Failure::BodyTooLarge
+            | Failure::BodyStalled
+            | Failure::BodyBroken
+            | Failure::ClientGone => None,
         }
     }
 }
@@ -37,8 +39,6 @@ impl Trouble {
 /// The counts.
 #[derive(Debug)]
 pub struct Counts {
-    /// Connections that are open, used or not.
-    pub open: Arc<Level>,
     /// Connections that were made.
     pub connected: Counter,
     /// From the moment at which a request goes out, connecting included, to the head of its answer.
@@ -49,7 +49,6 @@ pub struct Counts {
 impl Default for Counts {
     fn default() -> Self {
         Self {
-            open: Arc::default(),
             connected: Counter::default(),
             answered: Histogram::new(Histogram::LATENCY),
             troubles: Default::default(),

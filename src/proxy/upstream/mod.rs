@@ -33,6 +33,7 @@ pub use probe::{HealthParams, Probe};
 
 use super::body::Meter;
 use super::rewrite::Forward;
+use crate::descriptors::Descriptors;
 use connect::Connector;
 pub(super) use head::RequestHead;
 use head::{Arrived, Awaited, Limits};
@@ -72,6 +73,9 @@ impl Params {
 /// Why there is no answer to pass on.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
+    /// No descriptor for a connection, so nothing was sent.
+    #[error("no descriptor is left for a connection to the upstream")]
+    Overloaded,
     /// No connection, so nothing was sent.
     #[error("cannot connect to the upstream: {0}")]
     Unreachable(#[source] io::Error),
@@ -126,9 +130,9 @@ enum Sent {
 }
 
 impl Upstream {
-    pub(super) fn new(params: &Params, counts: &Arc<Counts>) -> Self {
+    pub(super) fn new(params: &Params, counts: &Arc<Counts>, descriptors: &Descriptors) -> Self {
         Self {
-            connector: Connector::new(params, counts),
+            connector: Connector::new(params, counts, descriptors),
             pool: Arc::new(Pool::new(params.idle_connections, params.idle_timeout)),
             head_timeout: params.head_timeout,
             answer_idle: params.answer_idle,

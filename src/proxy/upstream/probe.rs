@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use super::connect::Connector;
 use super::head::{Awaited, Limits, RequestHead};
 use super::{Counts, Params};
+use crate::descriptors::Descriptors;
 
 /// The settings of the check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,10 +41,10 @@ pub struct Probe {
 impl Probe {
     /// Nothing has been asked yet, so nothing is known to be well.
     pub fn new(upstream: &Params, host: Option<&HeaderValue>, params: &HealthParams) -> Self {
-        // what the probe does is not counted among what clients do
-        let counts = Arc::<Counts>::default();
+        // what the probe does is not counted among what clients do, and comes out of the reserve
+        let (counts, descriptors) = (Arc::<Counts>::default(), Descriptors::default());
         Self {
-            connector: Connector::new(upstream, &counts),
+            connector: Connector::new(upstream, &counts, &descriptors),
             limits: upstream.limits(),
             host: host.cloned().unwrap_or_else(|| upstream.address.host()),
             params: params.clone(),
