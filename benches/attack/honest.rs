@@ -61,7 +61,9 @@ impl Experience {
     pub fn quantile(&self, share: f64) -> f64 {
         let mut sorted = self.taken.clone();
         sorted.sort_by(f64::total_cmp);
-        sorted[((sorted.len() - 1) as f64 * share).round() as usize]
+        let last = sorted.len().saturating_sub(1);
+        // nothing is known where nobody was answered
+        sorted.get((last as f64 * share).round() as usize).copied().unwrap_or(f64::NAN)
     }
 }
 

@@ -167,6 +167,14 @@ async fn withstand(
         proxy.limit_descriptors(before_it.descriptors + left);
     }
 
+    // on a busy machine it takes a while until the ends of connections are noticed
+    let are_back = async || {
+        let over = Instant::now();
+        while proxy.descriptors() > before_it.descriptors + SLACK && over.elapsed() < Duration::from_mins(1) {
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+
     let mut during = Experience::default();
     let begun = Instant::now();
     for _ in 0..options.rounds {
@@ -196,14 +204,12 @@ async fn withstand(
             println!("{}: {line}", attack.about);
         }
         // the rest is what the end of the attack sets free
-        let over = Instant::now();
-        while proxy.descriptors() > before_it.descriptors + SLACK && over.elapsed() < Duration::from_mins(1) {
-            sleep(Duration::from_millis(100)).await;
-        }
+        are_back().await;
     }
     sleep(quiet / 2).await;
     let meanwhile = honest.experience();
     sleep(quiet).await;
+    are_back().await;
     held.push(now());
     let after = honest.stop().await.after(meanwhile);
     let row = Row { attack, before, during, after, held, arrivals: arrivals.take(), audit: proxy.stop() };
