@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use strum::IntoStaticStr;
 
 use super::record::{harmless, shown};
-use crate::mcp::headers::{self, MCP_PROTOCOL_VERSION};
+use crate::mcp::headers::{self, Claimed};
 use crate::mcp::{Body, Call, JsonError, MAX_DEPTH, Message, Reader};
 use crate::token::Prefix;
 
@@ -81,8 +81,8 @@ pub(super) struct ShownCall<'c> {
 impl McpFacts {
     /// What the headers say, if they say anything.
     pub fn of_headers(headers: &HeaderMap) -> Option<Self> {
-        let (method, name) = headers::claimed(headers);
-        let version = headers.get(MCP_PROTOCOL_VERSION).map(|value| shown(value.as_bytes()).into());
+        let Claimed { method, name, version } = headers::claimed(headers);
+        let version = version.map(|value| shown(value.as_bytes()).into());
         if method.is_none() && version.is_none() {
             return None;
         }

@@ -61,10 +61,30 @@ pub fn check(headers: &HeaderMap, body: &Body<'_>) -> Result<(), Mismatch> {
     Ok(())
 }
 
-/// What the headers say of the message, for who cannot read the body: method and name.
-pub fn claimed(headers: &HeaderMap) -> (Option<String>, Option<String>) {
-    let read = |name| headers.get(name).and_then(decoded).map(Cow::into_owned);
-    (read(MCP_METHOD), read(MCP_NAME))
+/// What the headers say of the message, for who cannot read the body.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claimed<'h> {
+    /// The method.
+    pub method: Option<Cow<'h, str>>,
+    /// What it is about.
+    pub name: Option<Cow<'h, str>>,
+    /// The revision of the protocol, as it was sent.
+    pub version: Option<&'h HeaderValue>,
+}
+
+/// Reads it in one go; of a header that occurs twice, the first counts.
+pub fn claimed(headers: &HeaderMap) -> Claimed<'_> {
+    let (mut method, mut name, mut version) = (None, None, None);
+    for (field, value) in headers {
+        let place = match field.as_str() {
+            "mcp-method" => &mut method,
+            "mcp-name" => &mut name,
+            "mcp-protocol-version" => &mut version,
+            _ => continue,
+        };
+        place.get_or_insert(value);
+    }
+    Claimed { method: method.and_then(decoded), name: name.and_then(decoded), version }
 }
 
 fn one<'h>(

@@ -319,12 +319,12 @@ impl Gate {
         })?;
         // the answer may have been long in coming
         self.streams.confirm(permit).map_err(|denial| answer::denied(&denial))?;
-        let headers = reply.response.headers();
-        if let Some(made) = sessions::in_headers(headers).next() {
-            record.note(|facts| facts.session = Some(session_digest(&made)));
+        let made = sessions::in_headers(reply.response.headers());
+        if let Some(made) = made.first() {
+            record.note(|facts| facts.session = Some(session_digest(made)));
         }
         if reply.response.status().is_success() {
-            self.sessions.claim(named, headers, permit.grant().user());
+            self.sessions.claim(named.into_iter().chain(made), permit.grant().user());
         }
         Ok(reply)
     }

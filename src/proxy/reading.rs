@@ -56,20 +56,21 @@ pub(super) struct Reading {
 /// Only `Reading::clear` makes one.
 ///
 /// ```compile_fail
-/// fn forge(request: http::Request<patgate::proxy::Inbound>) -> patgate::proxy::Cleared {
-///     patgate::proxy::Cleared { request, screen: None }
+/// fn forge(head: http::request::Parts, body: patgate::proxy::Inbound) -> patgate::proxy::Cleared {
+///     patgate::proxy::Cleared { head, body, screen: None }
 /// }
 /// ```
 #[derive(Debug)]
 pub struct Cleared {
-    request: Request<Inbound>,
+    head: Parts,
+    body: Inbound,
     screen: Option<Screen>,
 }
 
 impl Cleared {
     /// The request, and what its answer has to pass.
-    pub(super) fn into_parts(self) -> (Request<Inbound>, Option<Screen>) {
-        (self.request, self.screen)
+    pub(super) fn into_parts(self) -> (Parts, Inbound, Option<Screen>) {
+        (self.head, self.body, self.screen)
     }
 }
 
@@ -103,7 +104,7 @@ impl Reading {
                 (Inbound::new(None, Some(body), self.bounds, tap), None)
             }
         };
-        Ok(Cleared { request: Request::from_parts(head, body), screen })
+        Ok(Cleared { head, body, screen })
     }
 
     /// Reads the whole body and judges it before any of it moves on.

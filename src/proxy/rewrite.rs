@@ -89,14 +89,14 @@ impl Rules {
         permit: &Permit,
         hop: &Hop,
     ) -> Result<(Forward, Option<Screen>), Answer> {
-        let (request, screen) = cleared.into_parts();
-        let (Parts { method, uri, headers, .. }, body) = request.into_parts();
-        if !is_plainly_framed(&headers) {
+        let (Parts { method, uri, headers, .. }, body, screen) = cleared.into_parts();
+        let connection = OfConnection::read(&headers);
+        if !connection.is_plainly_framed {
             return Err(answer::bad_framing());
         }
         let mut head = RequestHead::new(method, &self.target(&uri)?);
         head.field(&HOST, &self.host);
-        self.pass(&headers, &mut head);
+        self.pass(&headers, &connection, &mut head);
 
         for (name, value) in permit.identity() {
             head.field(name, value);
@@ -124,11 +124,10 @@ impl Rules {
     }
 
     /// Passes on what the client says, except about itself, its token, its connection, and what is settled here.
-    fn pass(&self, headers: &HeaderMap, head: &mut RequestHead) {
-        let nominated = nominated(headers);
+    fn pass(&self, headers: &HeaderMap, connection: &OfConnection, head: &mut RequestHead) {
         let mut cookies: Vec<&[u8]> = Vec::new();
         for (name, value) in headers {
-            if is_of_connection(name) || nominated.contains(name) || self.is_ours(name) {
+            if connection.keeps(name) || self.is_ours(name) {
                 continue;
             }
             if *name == COOKIE {
@@ -170,7 +169,8 @@ impl Rules {
 
     fn is_claim(&self, name: &str) -> bool {
         let normal = normalised(name);
-        let respelt = !is_plain(name) && !normal.starts_with("mcp-param-");
+        // only what is not plain is changed
+        let respelt = matches!(normal, Cow::Owned(_)) && !normal.starts_with("mcp-param-");
         respelt
             || normal.starts_with("x-forwarded-")
             || matches!(&*normal, "forwarded" | "x-real-ip" | "x-request-id" | "authorization")
@@ -184,16 +184,52 @@ fn public_host(uri: &Uri, headers: &HeaderMap) -> Option<HeaderValue> {
     named.and_then(|host| HeaderValue::from_str(host).ok()).or_else(|| headers.get(HOST).cloned())
 }
 
-/// Whether nothing is lost when the framing is made anew: one length in digits at most, no coding but
-/// `chunked`.
-fn is_plainly_framed(headers: &HeaderMap) -> bool {
-    let one = |name, fits: fn(&[u8]) -> bool| {
-        let mut values = headers.get_all(name).iter();
-        values.next().is_none_or(|value| fits(value.as_bytes())) && values.next().is_none()
-    };
-    // over HTTP/2 even an empty one gets here
-    one(CONTENT_LENGTH, |value| !value.is_empty() && value.iter().all(u8::is_ascii_digit))
-        && one(TRANSFER_ENCODING, |value| value.eq_ignore_ascii_case(b"chunked"))
+/// What a head says of the one connection that it came by.
+struct OfConnection {
+    /// Whether nothing is lost when the framing is made anew: one length in digits at most, no coding but
+    /// `chunked`.
+    is_plainly_framed: bool,
+    is_coded: bool,
+    /// The fields that `Connection` says belong to it, too.
+    nominated: Vec<HeaderName>,
+}
+
+impl OfConnection {
+    fn read(headers: &HeaderMap) -> Self {
+        let (mut lengths, mut codings, mut fits, mut nominated) = (0, 0, true, Vec::new());
+        for (name, value) in headers {
+            let value = value.as_bytes();
+            if *name == CONTENT_LENGTH {
+                lengths += 1;
+                // over HTTP/2 even an empty one gets here
+                fits &= !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+            } else if *name == TRANSFER_ENCODING {
+                codings += 1;
+                fits &= value.eq_ignore_ascii_case(b"chunked");
+            } else if *name == CONNECTION {
+                let names = value.split(|byte| *byte == b',');
+                nominated.extend(names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()));
+            }
+        }
+        Self { is_plainly_framed: fits && lengths <= 1 && codings <= 1, is_coded: codings > 0, nominated }
+    }
+
+    /// Whether a field stays on it (RFC 9110 section 7.6.1).
+    fn keeps(&self, name: &HeaderName) -> bool {
+        let always = matches!(
+            name.as_str(),
+            "connection"
+                | "keep-alive"
+                | "proxy-connection"
+                | "proxy-authenticate"
+                | "proxy-authorization"
+                | "te"
+                | "trailer"
+                | "transfer-encoding"
+                | "upgrade"
+        );
+        always || self.nominated.contains(name)
+    }
 }
 
 /// The response as the client gets it.
@@ -209,20 +245,17 @@ pub(super) fn response<B>(mut response: Response<B>) -> Result<Response<B>, Fail
         }
         _ => {}
     }
-    if !is_plainly_framed(response.headers()) {
+    let connection = OfConnection::read(response.headers());
+    if !connection.is_plainly_framed {
         return Err(Failure::Invalid("the upstream's answer has a length or a coding that can be read in two ways"));
     }
     let headers = response.headers_mut();
-    if headers.contains_key(TRANSFER_ENCODING) {
+    if connection.is_coded {
         // never both: the framing that was read is the one that counts
         headers.remove(CONTENT_LENGTH);
     }
-    let nominated = nominated(headers);
     let stays = |name: &HeaderName| {
-        is_of_connection(name)
-            || nominated.contains(name)
-            || *name == WWW_AUTHENTICATE
-            || name.as_str().starts_with("access-control-")
+        connection.keeps(name) || *name == WWW_AUTHENTICATE || name.as_str().starts_with("access-control-")
     };
     let staying: Vec<HeaderName> = headers.keys().filter(|name| stays(name)).cloned().collect();
     for name in staying {
@@ -240,31 +273,9 @@ pub(super) fn set_request_id(headers: &mut HeaderMap, id: RequestId) {
     }
 }
 
-/// Whether a field belongs to one connection (RFC 9110 section 7.6.1).
-fn is_of_connection(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "connection"
-            | "keep-alive"
-            | "proxy-connection"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-    )
-}
-
-/// The fields that `Connection` says belong to it, too.
-fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
-    let values = headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    values.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()).collect()
-}
-
 /// Letters, digits and `-`. Header names come in lower case from the parser.
 fn is_plain(name: &str) -> bool {
-    name.bytes().filter(|byte| !(byte.is_ascii_alphanumeric() || *byte == b'-')).count() == 0
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 /// A name as upstreams in the tradition of CGI read it, who make one character of all that are no letters
@@ -296,7 +307,7 @@ mod tests {
     /// The names of the fields that are passed on.
     fn passed(rules: &Rules, headers: &HeaderMap) -> Vec<String> {
         let mut head = RequestHead::new(Method::GET, "/");
-        rules.pass(headers, &mut head);
+        rules.pass(headers, &OfConnection::read(headers), &mut head);
         let (text, _) = head.end(Some(0));
         let text = String::from_utf8(text).unwrap();
         text.lines().filter_map(|line| line.split_once(": ")).map(|(name, _)| name.to_owned()).collect()

@@ -53,8 +53,8 @@ impl Sessions {
 
     /// The upstream accepted these sessions from `user`, or made one for her: hers they are, unless
     /// they are somebody's already.
-    pub(super) fn claim(&self, named: Named, answer: &HeaderMap, user: &str) {
-        for session in named.into_iter().chain(in_headers(answer)) {
+    pub(super) fn claim(&self, sessions: impl Iterator<Item = SessionKey>, user: &str) {
+        for session in sessions {
             if !self.owners.contains_key(&session) {
                 self.owners.entry(session).or_insert_with(|| user.into());
             }
@@ -69,7 +69,9 @@ pub(super) fn named(headers: &HeaderMap, uri: &Uri) -> Named {
         let pairs = form_urlencoded::parse(query.as_bytes());
         pairs.filter(|(name, _)| is_session_name(name)).map(|(_, id)| key(id.as_bytes())).collect::<Vec<_>>()
     });
-    in_headers(headers).chain(in_query).collect()
+    let mut named = in_headers(headers);
+    named.extend(in_query);
+    named
 }
 
 /// Whether a request names its session in the query, as the older transport does.
@@ -78,8 +80,8 @@ pub(super) fn in_query(uri: &Uri) -> bool {
     form_urlencoded::parse(query.as_bytes()).any(|(name, _)| is_session_name(&name))
 }
 
-pub(super) fn in_headers(headers: &HeaderMap) -> impl Iterator<Item = SessionKey> {
-    headers.get_all(MCP_SESSION_ID).iter().map(|value| key(value.as_bytes()))
+pub(super) fn in_headers(headers: &HeaderMap) -> Named {
+    headers.get_all(MCP_SESSION_ID).iter().map(|value| key(value.as_bytes())).collect()
 }
 
 /// A bracket makes a list of the value for some parsers, and the list of one is as good as the value.
@@ -110,10 +112,10 @@ mod tests {
     fn a_session_belongs_to_the_user_for_whom_it_was_made() {
         let sessions = sessions();
         let named = named(&in_header("s1"), &Uri::from_static("/mcp"));
-        sessions.claim(Named::new(), &in_header("s1"), "alice");
+        sessions.claim(in_headers(&in_header("s1")).into_iter(), "alice");
         assert!(sessions.may_use(&named, "alice"));
         assert!(!sessions.may_use(&named, "bob"));
-        sessions.claim(named.clone(), &HeaderMap::new(), "bob");
+        sessions.claim(named.clone().into_iter(), "bob");
         assert!(sessions.may_use(&named, "alice") && !sessions.may_use(&named, "bob"));
     }
 
@@ -123,11 +125,11 @@ mod tests {
         let of = |id: &str| named(&HeaderMap::new(), &format!("/message?sessionId={id}").parse().unwrap());
         for _ in 0..50 {
             for old in 0..100 {
-                sessions.claim(of(&old.to_string()), &HeaderMap::new(), "bob");
+                sessions.claim(of(&old.to_string()).into_iter(), "bob");
                 assert!(sessions.may_use(&of(&old.to_string()), "bob"));
             }
         }
-        sessions.claim(of("new"), &HeaderMap::new(), "alice");
+        sessions.claim(of("new").into_iter(), "alice");
         sessions.owners.run_pending_tasks();
         assert!(!sessions.may_use(&of("new"), "bob"));
     }
@@ -136,7 +138,7 @@ mod tests {
     fn every_spelling_in_the_query_is_the_same_session() {
         let sessions = sessions();
         let of = |target: &'static str| named(&HeaderMap::new(), &Uri::from_static(target));
-        sessions.claim(of("/message?sessionId=a-b"), &HeaderMap::new(), "alice");
+        sessions.claim(of("/message?sessionId=a-b").into_iter(), "alice");
         for target in [
             "/message?sessionId=a-b",
             "/message?x=1&session_id=a-b",

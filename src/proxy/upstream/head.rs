@@ -69,9 +69,9 @@ impl RequestHead {
         }
     }
 
-    /// A field with a value of our own, left out if it could be no value.
+    /// A field with a value of our own, left out if it could end before its end.
     pub(in crate::proxy) fn own_field(&mut self, name: &HeaderName, value: &[u8]) {
-        if !value.iter().any(|byte| *byte < b' ' && *byte != b'\t' || *byte == 0x7f) {
+        if memchr::memchr3(b'\r', b'\n', b'\0', value).is_none() {
             self.push(name, value);
         }
     }
@@ -192,7 +192,7 @@ fn may_be_http(buffer: &[u8]) -> bool {
 /// Where the head ends.
 fn end(buffer: &[u8]) -> Result<Option<usize>, &'static str> {
     let mut from = 0;
-    while let Some(at) = buffer.get(from..).and_then(|rest| rest.iter().position(|byte| *byte == b'\n')) {
+    while let Some(at) = buffer.get(from..).and_then(|rest| memchr::memchr(b'\n', rest)) {
         let line = from + at;
         match buffer.get(line + 1..) {
             Some([b'\r', b'\n', ..]) if line.checked_sub(1).and_then(|before| buffer.get(before)) == Some(&b'\r') => {
@@ -226,23 +226,28 @@ fn parse(bytes: &Bytes, method: &Method, most: usize) -> Result<Arrived, &'stati
     let version = if parsed.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(NOT_HTTP)?;
     let mut headers = HeaderMap::with_capacity(parsed.headers.len() + ADDED);
+    let (mut has_length, mut has_coding, mut closes) = (false, false, false);
     for field in parsed.headers.iter() {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| NOT_HTTP)?;
+        has_length |= name == CONTENT_LENGTH;
+        has_coding |= name == TRANSFER_ENCODING;
+        closes |= name == CONNECTION && names_close(field.value);
         let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value)).map_err(|_| NOT_HTTP)?;
         headers.append(name, value);
     }
     let framing = Framing::of(method, status, version, &headers)?;
-    let both = headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH);
-    let closes = headers.get_all(CONNECTION).iter().any(|value| {
-        let mut tokens = value.as_bytes().split(|byte| *byte == b',');
-        tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"))
-    });
+    let both = has_length && has_coding;
     let persists = version == Version::HTTP_11 && !closes && !both && framing != Framing::UntilClose;
     let mut response = Response::new(());
     *response.status_mut() = status;
     *response.version_mut() = version;
     *response.headers_mut() = headers;
     Ok(Arrived { response, framing, persists })
+}
+
+/// Whether a `Connection` field says that nothing comes after this answer.
+fn names_close(value: &[u8]) -> bool {
+    value.split(|byte| *byte == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
 
 #[cfg(test)]
