@@ -1,8 +1,11 @@
 //! Numbers as text, where each request needs some and the formatting machinery would take longer than all
-//! the rest: identifiers in hexadecimal, addresses.
+//! the rest: identifiers in hexadecimal, addresses, moments.
 
 use std::io::Write;
 use std::net::IpAddr;
+
+use jiff::Timestamp;
+use jiff::tz::Offset;
 
 /// The lowest digits of a number, in lower-case hexadecimal.
 pub fn hex<const DIGITS: usize>(mut number: u128) -> [u8; DIGITS] {
@@ -34,6 +37,32 @@ pub fn address(ip: IpAddr, out: &mut Vec<u8>) {
     }
 }
 
+/// A moment as RFC 3339 in UTC with exactly six digits of a second, so that lines sort as text.
+pub fn moment(at: Timestamp, out: &mut Vec<u8>) {
+    let civil = Offset::UTC.to_datetime(at);
+    let Ok(year) = u32::try_from(civil.year()) else {
+        // writing into memory does not fail
+        let _ = write!(out, "{at:.6}");
+        return;
+    };
+    let mut text = *b"0000-00-00T00:00:00.000000Z";
+    decimal(&mut text[..4], year);
+    let parts = [civil.month(), civil.day(), civil.hour(), civil.minute(), civil.second()];
+    for (place, part) in text[5..].chunks_mut(3).zip(parts) {
+        decimal(&mut place[..2], part.unsigned_abs().into());
+    }
+    decimal(&mut text[20..26], civil.subsec_nanosecond().unsigned_abs() / 1000);
+    out.extend_from_slice(&text);
+}
+
+/// Fills all places.
+fn decimal(places: &mut [u8], mut number: u32) {
+    for place in places.iter_mut().rev() {
+        *place = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -42,11 +71,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn both_are_as_the_library_writes_them(number in any::<u128>(), ip in any::<IpAddr>()) {
+        fn all_are_as_the_libraries_write_them(
+            number in any::<u128>(),
+            ip in any::<IpAddr>(),
+            nanosecond in Timestamp::MIN.as_nanosecond()..=Timestamp::MAX.as_nanosecond(),
+        ) {
             prop_assert_eq!(String::from_utf8(hex::<32>(number).to_vec()).unwrap(), format!("{number:032x}"));
             let mut text = Vec::new();
             address(ip, &mut text);
             prop_assert_eq!(String::from_utf8(text).unwrap(), ip.to_string());
+            let (mut text, at) = (Vec::new(), Timestamp::from_nanosecond(nanosecond).unwrap());
+            moment(at, &mut text);
+            prop_assert_eq!(String::from_utf8(text).unwrap(), format!("{at:.6}"));
         }
     }
 }

@@ -1,6 +1,5 @@
 //! JSON as the log is made of: one flat object a line, of what is mostly plain text and small numbers.
 
-use std::io::Write;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -75,11 +74,11 @@ impl<'o> Object<'o> {
         self.out.push(b'"');
     }
 
-    /// RFC 3339 in UTC with exactly six digits of a second, so that lines sort as text.
     pub(super) fn moment(&mut self, key: &'static str, value: Timestamp) {
         self.out.extend_from_slice(key.as_bytes());
-        // writing into memory does not fail
-        let _ = write!(self.out, "\"{value:.6}\"");
+        self.out.push(b'"');
+        digits::moment(value, self.out);
+        self.out.push(b'"');
     }
 
     /// Milliseconds, to the microsecond.

@@ -260,9 +260,10 @@ pub(super) fn write_torn(out: &mut Vec<u8>, at: Timestamp, bytes: usize) {
 
 /// Text from outside: cut to a bound, and rid of all that could end a line or steer a terminal.
 pub(super) fn shown(text: &[u8]) -> Cow<'_, str> {
-    match String::from_utf8_lossy(text.get(..MAX_TEXT).unwrap_or(text)) {
-        Cow::Borrowed(text) => harmless(text),
-        Cow::Owned(text) => harmless(&text).into_owned().into(),
+    let text = text.get(..MAX_TEXT).unwrap_or(text);
+    match str::from_utf8(text) {
+        Ok(text) => harmless(text),
+        Err(_) => harmless(&String::from_utf8_lossy(text)).into_owned().into(),
     }
 }
 

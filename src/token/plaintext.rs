@@ -146,6 +146,9 @@ impl Prefix {
     /// The text with the secret of every token in it cut out, whole or cut off, written plainly or
     /// percent-encoded; the public id stays. Text without any is handed back as it is.
     pub fn mask<'t>(&self, text: Cow<'t, str>) -> Cow<'t, str> {
+        if text.len() < self.0.len() {
+            return text;
+        }
         if let Some(masked) = self.mask_plain(&text) {
             return masked.into();
         }
