@@ -42,6 +42,8 @@ pub(super) struct Reading {
     head: Duration,
     idle: Duration,
     expected: Expected,
+    /// How long that may take, from the first time that it is waited for.
+    patience: Duration,
     deadline: Deadline,
     /// Whether the reader has been woken to hear that its client is late.
     woken: bool,
@@ -69,11 +71,9 @@ pub(super) enum Late {
 impl Reading {
     pub(super) fn new(answering: &Arc<AtomicUsize>, head: Duration, idle: Duration) -> Self {
         let answering = Arc::clone(answering);
-        let mut reading =
-            Self { answering, head, idle, expected: Expected::Nothing, deadline: Deadline::default(), woken: false };
         // who has just come has come to ask
-        reading.expect(Expected::Request, head);
-        reading
+        let expected = Expected::Request;
+        Self { answering, head, idle, expected, patience: head, deadline: Deadline::default(), woken: false }
     }
 
     fn is_answering(&self) -> bool {
@@ -82,7 +82,8 @@ impl Reading {
 
     fn expect(&mut self, expected: Expected, patience: Duration) {
         self.expected = expected;
-        self.deadline.set(patience);
+        self.patience = patience;
+        self.deadline.clear();
     }
 
     /// Bytes have come from the client.
@@ -110,7 +111,7 @@ impl Reading {
         if self.expected == Expected::Nothing {
             self.expect(Expected::Request, self.idle);
         }
-        ready!(self.deadline.poll(cx));
+        ready!(self.deadline.poll_or_set(cx, self.patience));
         Poll::Ready(if self.expected == Expected::Head { Late::Head } else { Late::Idle })
     }
 

@@ -20,10 +20,11 @@ use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::Response;
 use http::header::CONTENT_TYPE;
+use tokio::time::{Instant, timeout_at};
 
 pub use address::{Address, AddressError};
 pub(super) use arriving::Arriving;
@@ -144,29 +145,30 @@ impl Upstream {
     /// Sends a request and waits for the head of its answer. Dropping the future closes the connection.
     pub(super) async fn send(&self, forward: Forward) -> Result<Reply<Arriving>, Failure> {
         let since = Instant::now();
-        let reply = self.deliver(forward).await?;
+        let reply = self.deliver(forward, since).await?;
         self.counts.answered.observe(since.elapsed());
         Ok(reply)
     }
 
-    async fn deliver(&self, forward: Forward) -> Result<Reply<Arriving>, Failure> {
+    async fn deliver(&self, forward: Forward, since: Instant) -> Result<Reply<Arriving>, Failure> {
         let mut upload = Upload::new(forward);
-        while let Some(connection) = self.pool.take() {
-            match self.exchange(connection, upload).await? {
+        while let Some(connection) = self.pool.take(since.into_std()) {
+            match self.exchange(connection, upload, since).await? {
                 Sent::Answered(reply) => return Ok(reply),
                 Sent::NotTaken(untouched) => upload = untouched,
             }
         }
-        match self.exchange(self.connector.connect().await?, upload).await? {
+        let connection = self.connector.connect().await?;
+        match self.exchange(connection, upload, Instant::now()).await? {
             Sent::Answered(reply) => Ok(reply),
             Sent::NotTaken(_) => Err(Failure::Unreachable(io::ErrorKind::ConnectionReset.into())),
         }
     }
 
-    async fn exchange(&self, mut connection: Connection, mut upload: Upload) -> Result<Sent, Failure> {
+    async fn exchange(&self, mut connection: Connection, mut upload: Upload, since: Instant) -> Result<Sent, Failure> {
         let mut awaited = Awaited::new(upload.method().clone(), self.limits);
         let answer = answered(&mut connection, &mut upload, &mut awaited);
-        let Ok(answer) = tokio::time::timeout(self.head_timeout, answer).await else {
+        let Ok(answer) = timeout_at(since + self.head_timeout, answer).await else {
             return Err(Failure::Timeout("to answer"));
         };
         let meter = upload.meter();

@@ -99,11 +99,11 @@ impl Pool {
         Self { idle: Mutex::default(), capacity, patience, keeper, noticed, kept: Once::new() }
     }
 
-    /// The freshest connection that is not known to be closed.
-    pub(super) fn take(&self) -> Option<Connection> {
+    /// The freshest connection that is not known to be closed at this moment.
+    pub(super) fn take(&self, now: Instant) -> Option<Connection> {
         let mut idle = self.lock();
         while let Some((since, mut connection)) = idle.pop() {
-            if since.elapsed() >= self.patience {
+            if now.saturating_duration_since(since) >= self.patience {
                 // every other one is older still
                 idle.clear();
             } else if connection.is_quiet(&self.keeper) {
