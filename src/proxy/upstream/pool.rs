@@ -1,21 +1,30 @@
 //! Connections, and those of them that wait for their next exchange.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::io;
-use std::mem::MaybeUninit;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
 use crate::metrics::Held;
 
 /// How much is read at once where it is not known how much comes, in bytes.
-const SOME: usize = 16 * 1024;
+const SOME: usize = 32 * 1024;
+
+/// From this much on, what was read is handed on where it lies; less is copied, so that it does not hold so much
+/// memory, in bytes.
+const MUCH: usize = 8 * 1024;
+
+thread_local! {
+    /// Where a worker reads to: a connection that waits holds no buffer.
+    static ROOM: RefCell<BytesMut> = RefCell::default();
+}
 
 /// What a connection runs over: TCP, TLS over it, or a Unix socket.
 pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -58,17 +67,24 @@ impl Connection {
     }
 }
 
-/// Reads what is there, by way of the stack: a connection that waits holds no buffer. Says how much it was.
+/// Reads what is there. Says how much it was.
 pub(super) fn read_some<R: AsyncRead + Unpin>(
     cx: &mut Context<'_>,
     reader: &mut R,
     buffer: &mut BytesMut,
 ) -> Poll<io::Result<usize>> {
-    let mut scratch = [const { MaybeUninit::uninit() }; SOME];
-    let mut some = ReadBuf::uninit(&mut scratch);
-    ready!(Pin::new(reader).poll_read(cx, &mut some))?;
-    buffer.extend_from_slice(some.filled());
-    Poll::Ready(Ok(some.filled().len()))
+    ROOM.with_borrow_mut(|room| {
+        // what has been handed on and used up is taken back by this
+        room.reserve(SOME);
+        let length = ready!(pin!(reader.read_buf(room)).poll(cx))?;
+        if buffer.is_empty() && length >= MUCH {
+            *buffer = room.split();
+        } else {
+            buffer.extend_from_slice(room);
+            room.clear();
+        }
+        Poll::Ready(Ok(length))
+    })
 }
 
 /// The unused connections of one worker, the latest on top: under little load the others age and go.
