@@ -261,26 +261,45 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Passes over what stands for itself in a string, eight bytes at a time: most of all JSON is this.
+    /// Passes over what stands for itself in a string, many bytes at a time: most of all JSON is this.
     fn skip_plain(&mut self) {
+        // most strings are over before it pays to look at more at once
+        if self.skip_words(4) {
+            return;
+        }
+        // without a way out in between, this becomes a few comparisons of whole vectors
+        let is_plain = |block: &[u8; 64]| !block.iter().fold(false, |found, byte| found | is_special(*byte));
+        let (blocks, _) = self.rest().as_chunks();
+        self.at += 64 * blocks.iter().take_while(|block| is_plain(block)).count();
+        if self.skip_words(usize::MAX) {
+            return;
+        }
+        while self.byte().is_some_and(|byte| !is_special(byte)) {
+            self.at += 1;
+        }
+    }
+
+    /// The same, by words of eight bytes and at most so many; whether something else stands here.
+    fn skip_words(&mut self, most: usize) -> bool {
         const ONES: u64 = u64::from_ne_bytes([1; 8]);
         const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
-        let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
         let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
-        let (chunks, _) = rest.as_chunks::<8>();
-        for chunk in chunks {
-            let word = u64::from_le_bytes(*chunk);
+        let (words, _) = self.rest().as_chunks::<8>();
+        for word in words.iter().take(most) {
+            let word = u64::from_le_bytes(*word);
             let control = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
             let special = zeros(word ^ (ONES * u64::from(b'"'))) | zeros(word ^ (ONES * u64::from(b'\\'))) | control;
             if special != 0 {
                 self.at += special.trailing_zeros() as usize / 8;
-                return;
+                return true;
             }
             self.at += 8;
         }
-        while self.byte().is_some_and(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\') {
-            self.at += 1;
-        }
+        false
+    }
+
+    fn rest(&self) -> &'t [u8] {
+        self.text.as_bytes().get(self.at..).unwrap_or_default()
     }
 
     fn skip_escape(&mut self) -> Result<(), JsonError> {
@@ -298,6 +317,11 @@ impl<'t> Reader<'t> {
         self.at += length;
         Ok(())
     }
+}
+
+/// Whether a byte does not stand for itself in a string.
+fn is_special(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
 #[cfg(test)]
