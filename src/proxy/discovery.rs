@@ -4,6 +4,8 @@ use http::{Method, Uri};
 
 use super::answer::{self, Answer};
 
+const WELL_KNOWN: &str = "/.well-known/";
+
 /// Whether a request is answered here, without a token and without being forwarded.
 pub fn is_answered_here(method: &Method, uri: &Uri) -> bool {
     discovery(method, uri).is_some()
@@ -14,7 +16,8 @@ pub fn is_answered_here(method: &Method, uri: &Uri) -> bool {
 pub(super) fn discovery(method: &Method, uri: &Uri) -> Option<Answer> {
     let path = uri.path();
     let metadata = ["oauth-protected-resource", "oauth-authorization-server", "openid-configuration"];
-    if let Some((_, document)) = path.split_once("/.well-known/")
+    if path.len() > WELL_KNOWN.len()
+        && let Some((_, document)) = path.split_once(WELL_KNOWN)
         && metadata
             .iter()
             .any(|name| document == *name || document.strip_prefix(name).is_some_and(|rest| rest.starts_with('/')))
