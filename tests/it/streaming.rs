@@ -1,7 +1,7 @@
 //! Bodies pass as they come, in both directions: at once, unchanged, with back-pressure, and with the
 //! truth about how they ended.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::time::Duration;
 
 use crate::harness::{Folder, Keep, Origin, Proxy, eventually, get, post, post_in_chunks};
@@ -184,6 +184,40 @@ fn a_stream_that_goes_on_for_long_is_a_request_among_others_on_its_connection() 
     let refused = client.answer();
     assert_eq!((refused.status, refused.header("x-request-id").is_some()), (400, true));
     client.await_end();
+}
+
+#[test]
+fn a_stream_that_goes_on_ends_its_connection_where_the_request_had_two_framings() {
+    let (origin, _folder, token, proxy) = staged("");
+    let (length, coding) = ("Content-Length: 12\r\n", "Transfer-Encoding: chunked\r\n");
+    for (number, framings) in [[length, coding], [coding, length]].map(|framings| framings.concat()).iter().enumerate()
+    {
+        let mut client = Line::to(&proxy.address);
+        let request = get(&token, framings).replacen("GET", "POST", 1) + "2\r\n{}\r\n0\r\n\r\n";
+        client.send(request + &post(&token, "smuggled"));
+        let mut upstream = origin.accept();
+        upstream.request();
+        assert_eq!((upstream.chunk().as_str(), upstream.end_of_chunks()), ("{}", true));
+        upstream.send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n");
+        client.answer_head();
+        eventually("the record of a stream that goes on", || {
+            let opened = proxy.audit_lines().iter().filter(|record| record["event"] == "stream_opened").count();
+            (opened > number).then_some(())
+        });
+        for event in ["data: 1\n\n", "data: 2\n\n"] {
+            upstream.send_chunk(event);
+            assert_eq!(client.chunk(), event);
+        }
+        upstream.send_chunk("");
+        assert!(client.end_of_chunks(), "a clean end");
+        let mut rest = String::new();
+        client.reader().read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "", "nothing is answered behind it");
+        upstream.socket().set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        let is_quiet = upstream.reader().fill_buf().map_or(true, <[u8]>::is_empty) && origin.is_quiet();
+        assert!(is_quiet, "nor is it sent on");
+    }
+    assert_eq!(proxy.last_audit().len(), 2);
 }
 
 #[test]
