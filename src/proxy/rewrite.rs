@@ -116,7 +116,7 @@ impl Rules {
         }
         if let Some(trace) = hop.trace {
             head.own_field(&TRACEPARENT, &trace.header());
-            for state in trace.state(&headers) {
+            for state in trace.state(&headers).filter(|_| !connection.keeps(&TRACESTATE)) {
                 head.field(&TRACESTATE, state);
             }
         }

@@ -28,10 +28,14 @@ fn a_trace_goes_through_with_a_span_of_its_own_and_into_the_record() {
     let record = proxy.record_of(&answer);
     assert_eq!((&record["trace_id"], &record["span_id"]), (&TRACE.into(), &passed[2].as_str().into()));
 
+    // what is said of one connection goes no further
+    proxy.ask(&get(&token, &format!("{sent}Connection: close, TraceState\r\n")));
+    assert_eq!((traceparent(&origin)[1].as_str(), origin.received()[1].values("tracestate")), (TRACE, vec![]));
+
     // refused requests are found by their trace as well
     let refused = proxy.ask(&get("unknown", &sent));
     assert_eq!(proxy.record_of(&refused)["trace_id"], TRACE);
-    assert_eq!(origin.received().len(), 1);
+    assert_eq!(origin.received().len(), 2);
 }
 
 #[test]
