@@ -254,7 +254,7 @@ impl Reader<'_> {
                 *header = name;
             }
             if let Some(name) = header
-                && !taken.insert(name.as_str().replace('_', "-"))
+                && !taken.insert(proxy::normalised(name.as_str()).into_owned())
             {
                 table.problem(key, format!("`{name}` already says something else: choose another name"));
             }
@@ -286,27 +286,34 @@ fn header_name(text: &str) -> Result<Option<HeaderName>, String> {
     let name = HeaderName::from_bytes(text.as_bytes()).map_err(|_| {
         format!("{text:?} is not a header name: write letters, digits and `-`, or \"\" to leave it out")
     })?;
-    if TAKEN.contains(&name.as_str()) {
-        return Err(format!("`{name}` has a meaning of its own in HTTP: choose another name"));
+    if TAKEN.contains(&&*proxy::normalised(name.as_str())) {
+        return Err(format!("`{name}` has a meaning of its own: choose another name"));
     }
     Ok(Some(name))
 }
 
-/// Headers that an identity must not stand in.
-const TAKEN: [&str; 14] = [
+/// Headers that an identity must not stand in, for HTTP or we say something else there.
+const TAKEN: [&str; 21] = [
     "accept",
     "authorization",
     "connection",
     "content-encoding",
     "content-length",
     "content-type",
+    "cookie",
     "expect",
+    "forwarded",
     "host",
     "keep-alive",
     "te",
+    "traceparent",
+    "tracestate",
     "trailer",
     "transfer-encoding",
     "upgrade",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
     "x-request-id",
 ];
 

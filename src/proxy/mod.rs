@@ -33,7 +33,7 @@ pub(crate) use rate::network;
 pub use rate::{Exceeded, Params as RateParams, Rate, Rates};
 pub use reading::{Cleared, Params as ReadingParams};
 pub use renewal::renew;
-pub use rewrite::Forward;
+pub use rewrite::{Forward, normalised};
 pub use sessions::{Params as SessionParams, Sessions};
 pub use streams::{Leash, Streams};
 pub use tap::Params as TapParams;

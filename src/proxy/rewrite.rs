@@ -280,7 +280,7 @@ fn is_plain(name: &str) -> bool {
 
 /// A name as upstreams in the tradition of CGI read it, who make one character of all that are no letters
 /// and no digits; most do so with `_` alone, some with `.` and the rest, too.
-fn normalised(name: &str) -> Cow<'_, str> {
+pub fn normalised(name: &str) -> Cow<'_, str> {
     if is_plain(name) { name.into() } else { name.replace(|c: char| !c.is_ascii_alphanumeric(), "-").into() }
 }
 

@@ -129,13 +129,36 @@ fn every_mistake_of_a_configuration_is_reported_at_once() {
 #[test]
 fn two_facts_about_a_user_do_not_share_a_header() {
     let folder = folder();
-    for other in ["X-Who", "x-who", "X_Who"] {
+    for other in ["X-Who", "x-who", "X_Who", "X.Who"] {
         folder.configure("http://127.0.0.1:9", &format!("[identity]\nuser = \"X-Who\"\nname = \"{other}\""));
         assert_names(&refused(&folder), &["patgate.toml:6:8: identity.name:"]);
     }
     // nor with one that has its usual name
     folder.configure("http://127.0.0.1:9", "[identity]\nuser = \"X-Auth-Email\"");
     assert_names(&refused(&folder), &["patgate.toml:4:1: identity.email:"]);
+}
+
+#[test]
+fn a_user_is_not_told_where_something_else_is() {
+    let folder = folder();
+    for taken in [
+        "Authorization",
+        "Cookie",
+        "Forwarded",
+        "Host",
+        "TraceParent",
+        "tracestate",
+        "X-Forwarded-For",
+        "x_forwarded_host",
+        "X.Forwarded.Proto",
+        "X_Request_Id",
+    ] {
+        folder.configure("http://127.0.0.1:9", &format!("[identity]\nuser = \"{taken}\""));
+        assert_names(&refused(&folder), &["patgate.toml:5:8: identity.user: "]);
+    }
+    // a usual name for it
+    folder.configure("http://127.0.0.1:9", "[identity]\nuser = \"X-Forwarded-User\"");
+    assert!(folder.run(&["check", "--config", "patgate.toml"]).status.success());
 }
 
 #[test]
