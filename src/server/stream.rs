@@ -38,6 +38,8 @@ pub(super) type AnswerUnread = Box<dyn FnMut(u16) -> Option<Bytes> + Send>;
 pub(super) struct Stream {
     transport: Transport,
     put_back: BytesMut,
+    /// How many of these bytes, the last ones, were read only to look ahead.
+    ahead: usize,
     /// How many answers are being streamed on this connection, where that is to be watched.
     streaming: Option<Arc<AtomicUsize>>,
     answer_unread: AnswerUnread,
@@ -97,6 +99,7 @@ impl Stream {
         Self {
             transport,
             put_back,
+            ahead: 0,
             streaming: None,
             answer_unread,
             requests: Arc::default(),
@@ -138,12 +141,13 @@ impl Stream {
 
     fn look_ahead(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let mut scratch = [MaybeUninit::uninit(); 1024];
-        while self.put_back.len() < LOOK_AHEAD {
+        while self.ahead < LOOK_AHEAD {
             let mut buf = ReadBuf::uninit(&mut scratch);
             match Pin::new(&mut self.transport).poll_read(cx, &mut buf)? {
                 Poll::Ready(()) if buf.filled().is_empty() => return Err(io::ErrorKind::ConnectionAborted.into()),
                 Poll::Ready(()) => {
                     self.put_back.extend_from_slice(buf.filled());
+                    self.ahead += buf.filled().len();
                     // whoever waits for these bytes has to look for them here
                     cx.waker().wake_by_ref();
                 }
@@ -251,6 +255,7 @@ impl AsyncRead for Stream {
         } else {
             let length = self.put_back.len().min(buf.remaining());
             buf.put_slice(&self.put_back.split_to(length));
+            self.ahead = self.ahead.min(self.put_back.len());
             if self.put_back.is_empty() {
                 // its memory, too
                 self.put_back = BytesMut::new();

@@ -187,6 +187,34 @@ fn a_stream_that_goes_on_for_long_is_a_request_among_others_on_its_connection() 
 }
 
 #[test]
+fn a_stream_that_goes_on_keeps_what_was_pipelined_behind_it() {
+    let (origin, _folder, token, proxy) = staged("");
+    let mut client = Line::to(&proxy.address);
+    // what the library has read of them together with what is read ahead is more than may be read ahead
+    let behind = post(&token, &"x".repeat(1000)).repeat(15);
+    client.send(get(&token, "") + &behind);
+    let mut upstream = origin.accept();
+    upstream.request();
+    upstream.send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n");
+    client.answer_head();
+    eventually("the record of a stream that goes on", || {
+        proxy.audit_lines().iter().any(|record| record["event"] == "stream_opened").then_some(())
+    });
+    for event in ["data: 1\n\n", "data: 2\n\n"] {
+        upstream.send_chunk(event);
+        assert_eq!(client.chunk(), event);
+    }
+    upstream.send_chunk("");
+    assert!(client.end_of_chunks(), "a clean end");
+    for _ in 0..15 {
+        upstream.request();
+        assert_eq!(upstream.bytes(1000), [b'x'; 1000]);
+        upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+        assert_eq!(client.answer().body, "ok");
+    }
+}
+
+#[test]
 fn a_stream_that_goes_on_ends_its_connection_where_the_request_had_two_framings() {
     let (origin, _folder, token, proxy) = staged("");
     let (length, coding) = ("Content-Length: 12\r\n", "Transfer-Encoding: chunked\r\n");
