@@ -27,7 +27,7 @@ use super::upstream::Failure;
 use crate::access::{Calls, Mode, Permit};
 use crate::audit::{McpFacts, OpenRecord};
 
-/// What is read of the body of a refused request, so that its sender gets to read the answer.
+/// What is read of the body of a refused request.
 const DRAIN_BYTES: usize = 64 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
@@ -129,10 +129,7 @@ impl Reading {
         };
         let asked = match verdict {
             Ok(asked) => asked,
-            Err(objection) if enforced => {
-                drain(&mut body, &head.headers).await;
-                return Err(Some(objection.refuse(record)));
-            }
+            Err(objection) if enforced => return Err(Some(objection.refuse(record))),
             Err(objection) => {
                 objection.report(record);
                 Asked::Stream
@@ -188,8 +185,7 @@ impl Reading {
     }
 }
 
-/// Reads a little of a refused request's body: with unread bytes behind it, the answer could be lost
-/// in a reset. Nothing is read from a client that waits to be told to go on.
+/// Reads a little of a refused request's body, so that its connection can go on if there is not more. Nothing is read from a client that waits to be told to go on.
 pub(super) async fn drain(body: &mut Incoming, headers: &HeaderMap) {
     if body.is_end_stream() || headers.contains_key(EXPECT) {
         return;

@@ -107,6 +107,17 @@ fn a_refused_body_may_come_in_parts() {
 }
 
 #[test]
+fn a_refused_client_that_stops_in_its_body_is_answered_all_the_same() {
+    let (_origin, _folder, _token, proxy) = staged("");
+    let mut client = Line::to(&proxy.address);
+    let since = Instant::now();
+    client.send(post("unknown", "1234567890").replace("67890", ""));
+    assert_eq!(client.answer().status, 401);
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+    client.await_end();
+}
+
+#[test]
 fn nobody_is_told_to_go_on_before_the_credential_is_accepted() {
     let origin = Origin::plain();
     let folder = Folder::new();
