@@ -57,7 +57,7 @@ pub(super) fn of(record: &AuditRecord, prefix: &Prefix) -> Option<Span> {
     Some(Span {
         trace_id: trace.trace_id().to_bytes(),
         span_id: trace.span_id().to_bytes(),
-        trace_state: record.trace_state.as_deref().unwrap_or_default().to_owned(),
+        trace_state: trace_state(record, prefix).to_owned(),
         parent_span_id: parent.map(|parent| parent.to_bytes()).unwrap_or_default(),
         flags,
         // no path: there may be as many as clients think of
@@ -69,6 +69,12 @@ pub(super) fn of(record: &AuditRecord, prefix: &Prefix) -> Option<Span> {
         status: is_error.then(|| Status { code: StatusCode::Error.into(), ..Default::default() }),
         ..Default::default()
     })
+}
+
+/// The client's `tracestate`. With a token masked in it, it would not be well-formed any more: then there is none.
+fn trace_state<'r>(record: &'r AuditRecord, prefix: &Prefix) -> &'r str {
+    let state = record.trace_state.as_deref().unwrap_or_default();
+    if prefix.mask(state.into()) == state { state } else { "" }
 }
 
 /// What the record says, masked as it is there.
