@@ -95,6 +95,7 @@ impl Drop for Lent {
 
 /// Sends the rest of a chunked answer.
 pub(super) async fn relay(stream: &mut Stream, mut answer: Answering) -> io::Result<()> {
+    // as the library does: what is whole already is not asked once more whether it is cut
     while !answer.is_end_stream() {
         let next = poll_fn(|cx| {
             let frame = Pin::new(&mut answer).poll_frame(cx);
