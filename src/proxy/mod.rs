@@ -17,6 +17,8 @@ mod renewal;
 mod rewrite;
 mod screen;
 mod sessions;
+#[doc(hidden)]
+pub mod steps;
 mod streams;
 mod tap;
 mod upstream;

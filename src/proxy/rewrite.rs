@@ -8,7 +8,7 @@ use std::sync::Arc;
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version};
 
 use super::answer::{self, Answer};
 use super::body::{Inbound, Meter};
@@ -90,13 +90,26 @@ impl Rules {
         hop: &Hop,
     ) -> Result<(Forward, Option<Screen>), Answer> {
         let (Parts { method, uri, headers, .. }, body, screen) = cleared.into_parts();
-        let connection = OfConnection::read(&headers);
+        let head = self.head(method, &uri, &headers, permit, hop)?;
+        Ok((Forward { head, body }, screen))
+    }
+
+    /// Its head.
+    pub(super) fn head(
+        &self,
+        method: Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+        permit: &Permit,
+        hop: &Hop,
+    ) -> Result<RequestHead, Answer> {
+        let connection = OfConnection::read(headers);
         if !connection.is_plainly_framed {
             return Err(answer::bad_framing());
         }
-        let mut head = RequestHead::new(method, &self.target(&uri)?);
+        let mut head = RequestHead::new(method, &self.target(uri)?);
         head.field(&HOST, &self.host);
-        self.pass(&headers, &connection, &mut head);
+        self.pass(headers, &connection, &mut head);
 
         for (name, value) in permit.identity() {
             head.field(name, value);
@@ -106,7 +119,7 @@ impl Rules {
         }
         head.own_field(&X_REQUEST_ID, hop.request_id.as_str().as_bytes());
         head.own_field(&X_FORWARDED_PROTO, if hop.secure { b"https" } else { b"http" });
-        if let Some(host) = hop.host.clone().or_else(|| public_host(&uri, &headers)) {
+        if let Some(host) = hop.host.clone().or_else(|| public_host(uri, headers)) {
             head.field(&X_FORWARDED_HOST, &host);
         }
         if let Some(ip) = hop.client_ip {
@@ -116,11 +129,11 @@ impl Rules {
         }
         if let Some(trace) = hop.trace {
             head.own_field(&TRACEPARENT, &trace.header());
-            for state in trace.state(&headers).filter(|_| !connection.keeps(&TRACESTATE)) {
+            for state in trace.state(headers).filter(|_| !connection.keeps(&TRACESTATE)) {
                 head.field(&TRACESTATE, state);
             }
         }
-        Ok((Forward { head, body }, screen))
+        Ok(head)
     }
 
     /// Passes on what the client says, except about itself, its token, its connection, and what is settled here.
@@ -294,8 +307,6 @@ fn climbs(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::Method;
-
     use super::*;
 
     fn rules(upstream: &str) -> Rules {

@@ -16,11 +16,11 @@ use super::pool::read_some;
 
 /// What an answer may be before its body.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(in crate::proxy) struct Limits {
     /// The largest head, together with the interim answers before it, in bytes.
-    pub(super) size: usize,
+    pub(in crate::proxy) size: usize,
     /// The most header fields in it.
-    pub(super) fields: usize,
+    pub(in crate::proxy) fields: usize,
 }
 
 /// Room for a usual request with a small body, in bytes.
@@ -114,8 +114,8 @@ fn expects_body(method: &Method) -> bool {
 
 /// An answer's head, and what it says about the rest.
 #[derive(Debug)]
-pub(super) struct Arrived {
-    pub(super) response: Response<()>,
+pub(in crate::proxy) struct Arrived {
+    pub(in crate::proxy) response: Response<()>,
     pub(super) framing: Framing,
     /// Whether the connection can carry another exchange after this one.
     pub(super) persists: bool,
@@ -123,7 +123,7 @@ pub(super) struct Arrived {
 
 /// An answer whose head is being read.
 #[derive(Debug)]
-pub(super) struct Awaited {
+pub(in crate::proxy) struct Awaited {
     method: Method,
     limits: Limits,
     buffer: BytesMut,
@@ -133,7 +133,7 @@ pub(super) struct Awaited {
 
 impl Awaited {
     /// The answer to a request with this method.
-    pub(super) fn new(method: Method, limits: Limits) -> Self {
+    pub(in crate::proxy) fn new(method: Method, limits: Limits) -> Self {
         Self { method, limits, buffer: BytesMut::new(), passed: 0 }
     }
 
@@ -143,7 +143,7 @@ impl Awaited {
     }
 
     /// Reads until the head is there.
-    pub(super) fn poll<R: AsyncRead + Unpin>(
+    pub(in crate::proxy) fn poll<R: AsyncRead + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
         reader: &mut R,

@@ -36,8 +36,7 @@ use super::body::Meter;
 use super::rewrite::Forward;
 use crate::descriptors::Descriptors;
 use connect::Connector;
-pub(super) use head::RequestHead;
-use head::{Arrived, Awaited, Limits};
+pub(super) use head::{Arrived, Awaited, Limits, RequestHead};
 use pool::{Connection, Pool};
 use upload::{Stopped, Upload};
 
