@@ -218,14 +218,15 @@ fn may_rest<B>(request: &Request<B>) -> bool {
 async fn serve_http2(transport: Transport, first: BytesMut, peer: Peer, context: Arc<Service>) {
     // over HTTP/2 nothing is answered outside a stream
     let Limits { head, streams, head_timeout, idle_timeout, write_timeout, keep_alive, .. } = context.limits;
-    let stream = Stream::new(transport, first, Box::new(|_| None), write_timeout);
     let usage = Arc::new(Use::default());
+    let stream =
+        Stream::new(transport, first, Box::new(|_| None), write_timeout).counting(&usage.requests).ending_last();
     let (gate, using) = (Arc::clone(&context), Arc::clone(&usage));
     let executor = StreamExecutor::default();
     let opening = executor.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        using.requests.fetch_add(1, Ordering::AcqRel);
-        let busy = Busy::new(&using.answering);
+        using.requests.begun.fetch_add(1, Ordering::AcqRel);
+        let busy = Busy::new(&using.requests.answering);
         let (context, using, answer) = (Arc::clone(&gate), Arc::clone(&using), opening.open());
         async move {
             let response = context.gate.handle(request, peer).await;
@@ -265,8 +266,7 @@ async fn serve_http2(transport: Transport, first: BytesMut, peer: Peer, context:
 /// Whether an HTTP/2 connection is of any use.
 #[derive(Debug, Default)]
 struct Use {
-    answering: Arc<AtomicUsize>,
-    requests: AtomicUsize,
+    requests: Arc<Requests>,
     /// How many answers wait for the client, and not for the upstream.
     owed: Arc<AtomicUsize>,
     /// How many parts of answers have been handed on.
@@ -276,10 +276,11 @@ struct Use {
 impl Use {
     /// Waits until there has been no request, new or old, for a while: `first`, or `later` once there was one.
     async fn ceases(&self, first: Duration, later: Duration) {
+        let Requests { begun, answering, .. } = &*self.requests;
         loop {
-            let before = self.requests.load(Ordering::Acquire);
+            let before = begun.load(Ordering::Acquire);
             tokio::time::sleep(if before == 0 { first } else { later }).await;
-            if self.answering.load(Ordering::Acquire) == 0 && self.requests.load(Ordering::Acquire) == before {
+            if answering.load(Ordering::Acquire) == 0 && begun.load(Ordering::Acquire) == before {
                 return;
             }
         }

@@ -51,6 +51,8 @@ pub(super) struct Stream {
     writing: Writing,
     reading: Option<Reading>,
     is_late: bool,
+    /// How many requests had begun when the client's end last had to wait, where it has to.
+    ending: Option<usize>,
 }
 
 /// The requests that came on a connection.
@@ -109,6 +111,7 @@ impl Stream {
             writing: Writing::new(write_timeout),
             reading: None,
             is_late: false,
+            ending: None,
         }
     }
 
@@ -129,6 +132,32 @@ impl Stream {
     pub(super) fn looking_ahead(mut self, streaming: &Arc<AtomicUsize>) -> Self {
         self.streaming = Some(Arc::clone(streaming));
         self
+    }
+
+    /// Lets the client's end wait until all has been handed over that came before it: the library of HTTP/2 drops
+    /// the requests that it has read and not handed over yet once it sees an end, and they would have no record.
+    pub(super) fn ending_last(mut self) -> Self {
+        self.ending = Some(usize::MAX);
+        self
+    }
+
+    /// Whether the client's end has to wait: as long as more of its requests are begun.
+    fn withholds_end(&mut self, cx: &Context<'_>) -> bool {
+        let Some(before) = &mut self.ending else { return false };
+        let begun = self.requests.begun.load(Ordering::Acquire);
+        let withholds = std::mem::replace(before, begun) != begun;
+        if withholds {
+            cx.waker().wake_by_ref();
+        }
+        withholds
+    }
+
+    /// Where the end waits, a client that takes nothing any more is no fault: what it has sent is read, and then its end.
+    fn heeding<T>(&self, attempt: Poll<io::Result<T>>, taken: T) -> Poll<io::Result<T>> {
+        match attempt {
+            Poll::Ready(Err(_)) if self.ending.is_some() => Poll::Ready(Ok(taken)),
+            attempt => attempt,
+        }
     }
 
     /// Puts back what was read and not used, in front of what has come after it.
@@ -248,9 +277,13 @@ impl AsyncRead for Stream {
             return self.poll_dismissal(cx);
         }
         if self.put_back.is_empty() {
+            let before = buf.filled().len();
             let Poll::Ready(read) = Pin::new(&mut self.transport).poll_read(cx, buf) else {
                 return self.poll_late(cx);
             };
+            if (read.is_err() || buf.filled().len() == before) && self.withholds_end(cx) {
+                return Poll::Pending;
+            }
             read?;
         } else {
             let length = self.put_back.len().min(buf.remaining());
@@ -277,6 +310,7 @@ impl AsyncWrite for Stream {
             return self.poll_own_answer(cx).map_ok(|()| buf.len());
         }
         let attempt = Pin::new(&mut self.transport).poll_write(cx, buf);
+        let attempt = self.heeding(attempt, buf.len());
         self.wrote(cx, attempt)
     }
 
@@ -295,6 +329,7 @@ impl AsyncWrite for Stream {
             Some(bytes) => Pin::new(&mut self.transport).poll_write(cx, bytes),
             None => Pin::new(&mut self.transport).poll_write_vectored(cx, bufs),
         };
+        let attempt = self.heeding(attempt, bufs.iter().map(|buf| buf.len()).sum());
         self.wrote(cx, attempt)
     }
 
@@ -304,6 +339,7 @@ impl AsyncWrite for Stream {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let attempt = Pin::new(&mut self.transport).poll_flush(cx);
+        let attempt = self.heeding(attempt, ());
         ready!(self.writing.in_time(cx, attempt))?;
         self.requests.unflushed.store(false, Ordering::Relaxed);
         if self.requests.answering.load(Ordering::Acquire) == 0 {

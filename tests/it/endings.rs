@@ -75,7 +75,7 @@ fn when_the_client_leaves_before_the_answer_its_upstream_is_closed() {
 }
 
 /// Stops every thread of a proxy where it is.
-fn stop(proxy: &Proxy) {
+pub fn stop(proxy: &Proxy) {
     proxy.signal("STOP");
     eventually("the process to stand still", || {
         let mut tasks = fs::read_dir(format!("/proc/{}/task", proxy.pid())).unwrap();

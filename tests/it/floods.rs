@@ -19,6 +19,9 @@ pub const INITIAL_WINDOW_SIZE: u16 = 4;
 /// A token that nobody has.
 const UNKNOWN: &str = "unknown";
 
+/// What a client of HTTP/2 begins with, before its first frame.
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 /// An HTTP/2 client that sends whatever frames it likes.
 pub struct Frames(TcpStream);
 
@@ -26,7 +29,7 @@ impl Frames {
     /// Begins HTTP/2 with prior knowledge.
     pub fn over(stream: TcpStream, settings: &[(u16, u32)]) -> io::Result<Self> {
         let mut client = Self(stream);
-        client.0.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")?;
+        client.0.write_all(PREFACE)?;
         let settings: Vec<u8> =
             settings.iter().flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat()).collect();
         client.send(SETTINGS, 0, 0, &settings)?;
@@ -34,16 +37,12 @@ impl Frames {
     }
 
     pub fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> io::Result<()> {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
-        self.0.write_all(&[&head, payload].concat())
+        self.0.write_all(&frame(kind, flags, stream, payload))
     }
 
     /// The same frame, so many times, in one go.
     pub fn send_often(&mut self, kind: u8, stream: u32, payload: &[u8], count: usize) -> io::Result<()> {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        let head = [&length[1..], &[kind, 0], &stream.to_be_bytes()].concat();
-        self.0.write_all(&[&head, payload].concat().repeat(count))
+        self.0.write_all(&frame(kind, 0, stream, payload).repeat(count))
     }
 
     pub fn request(&mut self, stream: u32, token: &str) -> io::Result<()> {
@@ -82,12 +81,23 @@ fn field(name: &str, value: &str) -> Vec<u8> {
     [vec![0], text(name), text(value)].concat()
 }
 
+/// A frame as it is sent.
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
 /// The fields of a request for `/mcp`.
 pub fn head(method: &str, token: &str) -> Vec<u8> {
+    head_to("/mcp", method, token)
+}
+
+/// The fields of a request.
+pub fn head_to(path: &str, method: &str, token: &str) -> Vec<u8> {
     [
         field(":method", method),
         field(":scheme", "http"),
-        field(":path", "/mcp"),
+        field(":path", path),
         field(":authority", "localhost"),
         field("authorization", &format!("Bearer {token}")),
     ]

@@ -22,7 +22,10 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::floods::{DATA, END_STREAM, Frames, GOAWAY, HEADERS};
+use crate::endings::stop;
+use crate::floods::{
+    DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame, head,
+};
 use crate::harness::{Folder, Keep, Origin, PATIENCE, Proxy, eventually};
 use crate::revocation::{await_standstill, flooding};
 use crate::stage::{Line, staged};
@@ -256,6 +259,30 @@ fn a_stream_that_is_reset_ends_its_upstream_and_no_other() {
     drop(stays);
     assert!(client.part(&mut body).is_err());
     assert_eq!(proxy.audit(2)[1]["ended"], "upstream_failed");
+}
+
+#[test]
+fn requests_whose_client_has_left_before_they_are_read_have_their_records_too() {
+    let (_origin, _folder, token, proxy) = staged("");
+    let asked = |stream, flags| frame(HEADERS, flags, stream, &head("POST", &token));
+    let reset = frame(RST_STREAM, 0, 5, &8u32.to_be_bytes());
+    let begin = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
+    let whole = END_STREAM | END_HEADERS;
+    // whole, in the middle of its body, and taken back; and a head that is not
+    let requests = [begin, asked(1, whole), asked(3, END_HEADERS), asked(5, whole), reset, asked(7, 0)].concat();
+    for times in 1..=3 {
+        stop(&proxy);
+        let mut client = Line::to(&proxy.address);
+        client.send(&requests);
+        drop(client);
+        proxy.signal("CONT");
+        let records = proxy.audit(3 * times);
+        assert!(
+            records.iter().all(|record| record["path"] == "/mcp" && record["ended"] == "client_gone"),
+            "{records:?}"
+        );
+    }
+    assert_eq!(proxy.last_audit().len(), 9);
 }
 
 #[test]
