@@ -4,6 +4,7 @@
 //!
 //! It lasts ten seconds, or as many as `PATGATE_SOAK_SECONDS` says, and ten more for idle threads to end.
 
+mod clients;
 mod levels;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -17,8 +18,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use self::clients::{Door, Way, number_in};
 use self::levels::{Levels, open};
-use crate::harness::{Folder, Received, connect, eventually, read_answer, read_body, read_chunk, read_head};
+use crate::harness::{Folder, Proxy, Received, eventually, read_chunk};
+use crate::tls::certificate;
 
 /// How long a change may take until it counts, on a machine that has much else to do.
 const LAG: Duration = Duration::from_secs(2);
@@ -73,6 +76,7 @@ enum Who {
 /// A request of which the whole head was sent, as its client knows it.
 #[derive(Debug)]
 struct Asked {
+    way: Way,
     who: Who,
     begun: Instant,
     /// When the client had done with it.
@@ -96,7 +100,7 @@ enum End {
 
 /// What all take part in.
 struct World {
-    proxy: String,
+    doors: [Door; 2],
     upstream: String,
     tokens: [String; 3],
     /// Whether Bob's token is.
@@ -145,6 +149,8 @@ impl World {
             assert!(self.arrived.lock().unwrap().insert(number_in(&path)), "{path} came twice");
             if let Some(length) = request.values("content-length").first() {
                 std::io::copy(&mut std::io::Read::take(&mut reader, length.parse().unwrap()), &mut std::io::sink())?;
+            } else {
+                while read_chunk(&mut reader)?.is_some() {}
             }
             let events = match path.split('/').nth(1) {
                 Some("stream") => 20,
@@ -160,7 +166,8 @@ impl World {
                 }
                 writer.write_all(b"0\r\n\r\n")?;
             } else {
-                write!(writer, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{user}", user.len())?;
+                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{user}", user.len());
+                writer.write_all(answer.as_bytes())?;
             }
         }
         Ok(())
@@ -181,118 +188,6 @@ impl World {
     }
 }
 
-// --- The clients ----------------------------------------------------------------------------
-
-/// The number that a path ends in.
-fn number_in(path: &str) -> u64 {
-    path.rsplit('/').next().unwrap().parse().unwrap()
-}
-
-impl World {
-    /// A request that is about to be sent, and its number.
-    fn request(&self, kind: &str, who: Who) -> (u64, String) {
-        let (number, token) = (self.number.fetch_add(1, Ordering::Relaxed), &self.tokens[who as usize]);
-        let request = format!(
-            "POST /{kind}/{number} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\
-             Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}"
-        );
-        (number, request)
-    }
-
-    fn note(&self, number: u64, who: Who, begun: Instant, seen: Seen) {
-        self.asked.lock().unwrap().insert(number, Asked { who, begun, ended: Instant::now(), seen });
-    }
-
-    /// A few calls on one connection.
-    fn call(&self, who: Who) {
-        let mut client = BufReader::new(connect(&self.proxy));
-        for _ in 0..fastrand::usize(1..6) {
-            let ((number, request), begun) = (self.request("call", who), Instant::now());
-            client.get_mut().write_all(request.as_bytes()).unwrap();
-            let answer = read_answer(&mut client);
-            let id = answer.header("x-request-id").unwrap().to_owned();
-            self.note(number, who, begun, Seen::Answer(id, answer.status, Some(End::Proper)));
-            let user = if who == Who::Alice { "alice" } else { "bob" };
-            assert!(answer.status != 200 || answer.body == user, "{who:?} got {}", answer.body);
-            if answer.header("connection") == Some("close") {
-                return;
-            }
-        }
-    }
-
-    /// A stream of which so many events are read, if it has them.
-    fn stream(&self, kind: &str, who: Who, events: usize) {
-        let mut client = BufReader::new(connect(&self.proxy));
-        let ((number, request), begun) = (self.request(kind, who), Instant::now());
-        client.get_mut().write_all(request.as_bytes()).unwrap();
-        let head = read_head(&mut client);
-        let id = head.header("x-request-id").unwrap().to_owned();
-        let mut end = None;
-        if head.status == 200 {
-            for _ in 0..events {
-                end = match read_chunk(&mut client) {
-                    Ok(Some(_)) => None,
-                    Ok(None) => Some(End::Proper),
-                    Err(_) => Some(End::Cut),
-                };
-                if end.is_some() {
-                    break;
-                }
-                let now = Instant::now();
-                assert!(who == Who::Alice || self.is_alive.may_be(true, now, now), "a stream outlives its token");
-            }
-        } else {
-            read_body(&mut client, &head).unwrap();
-            end = Some(End::Proper);
-        }
-        self.note(number, who, begun, Seen::Answer(id, head.status, end));
-    }
-
-    /// A request that its client leaves, wherever it is.
-    fn leave(&self, who: Who) {
-        let mut client = connect(&self.proxy);
-        let ((number, request), begun) = (self.request(["call", "stream"][fastrand::usize(..2)], who), Instant::now());
-        // in the head, in the body, or behind both
-        let length =
-            request.len() - if fastrand::bool() { fastrand::usize(..3) } else { fastrand::usize(3..request.len()) };
-        let sent = &request[..length];
-        client.write_all(sent.as_bytes()).unwrap();
-        if fastrand::bool() {
-            thread::sleep(Duration::from_millis(fastrand::u64(..5)));
-        }
-        drop(client);
-        if sent.contains("\r\n\r\n") {
-            self.note(number, who, begun, Seen::Nothing);
-        } else {
-            self.unasked.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn be_a_client(&self) {
-        while !self.over.load(Ordering::Relaxed) {
-            let who = match fastrand::usize(..10) {
-                0..5 => Who::Alice,
-                5..8 => Who::Bob,
-                _ => Who::Nobody,
-            };
-            match fastrand::usize(..10) {
-                0..6 => self.call(who),
-                6..8 => self.stream("stream", who, fastrand::usize(1..30)),
-                _ => self.leave(who),
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// Bob keeps a stream open all the time, so that there is one to be cut.
-    fn hold_streams(&self) {
-        while !self.over.load(Ordering::Relaxed) {
-            self.stream("long", Who::Bob, usize::MAX);
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
 // --- The verdict ----------------------------------------------------------------------------
 
 /// What there was in a log that holds.
@@ -300,6 +195,8 @@ impl World {
 struct Judged {
     /// Requests by how they ended.
     ends: BTreeMap<String, usize>,
+    /// And by how they came.
+    ways: BTreeMap<Way, usize>,
     /// Those that became streams, and those of them that were told of while they went on.
     streams: usize,
     opened: usize,
@@ -308,7 +205,7 @@ struct Judged {
 impl World {
     /// Holds the record of a request to what can have happened, and to what its client saw.
     fn judge(&self, number: u64, asked: &Asked, record: &Value) {
-        let Asked { who, begun, ended, seen } = asked;
+        let Asked { who, begun, ended, seen, .. } = asked;
         // who left does not know how long its request went on
         let until = if matches!(seen, Seen::Answer(.., Some(_))) { *ended } else { *ended + LAG };
         let may_live = *who == Who::Alice || *who == Who::Bob && self.is_alive.may_be(true, *begun, until);
@@ -347,12 +244,13 @@ impl World {
         assert!(is_true, "{asked:?}: {record}");
     }
 
-    /// Holds the whole log to what was asked: one record for each request, and one more for each stream that
+    /// Holds the whole logs to what was asked: one record for each request, and one more for each stream that
     /// was told of while it went on.
-    fn judge_log(&self, folder: &Folder) -> Judged {
+    fn judge_logs(&self, folders: [&Folder; 2]) -> Judged {
         let (mut asked, mut announced) = (self.asked.lock().unwrap(), HashMap::new());
         let mut judged = Judged::default();
-        for line in BufReader::new(fs::File::open(folder.path("audit.jsonl")).unwrap()).lines() {
+        let logs = folders.map(|folder| BufReader::new(fs::File::open(folder.path("audit.jsonl")).unwrap()).lines());
+        for line in logs.into_iter().flatten() {
             let record: Value = serde_json::from_str(&line.unwrap()).unwrap();
             let path = record["path"].as_str().unwrap().to_owned();
             if record["event"] == "stream_opened" {
@@ -370,6 +268,7 @@ impl World {
             }
             judged.streams += usize::from(!path.starts_with("/call/") && record["status"] == 200);
             *judged.ends.entry(record["ended"].as_str().unwrap().to_owned()).or_default() += 1;
+            *judged.ways.entry(request.way).or_default() += 1;
         }
         assert!(asked.is_empty(), "requests without a record: {asked:?}");
         assert!(announced.is_empty(), "streams without an end: {announced:?}");
@@ -379,20 +278,31 @@ impl World {
 
 // --- The test -------------------------------------------------------------------------------
 
+/// A proxy with TLS, with a token file elsewhere, and its door.
+fn with_tls(folder: &Folder, upstream: &str, tokens: &str) -> (Proxy, Door) {
+    let own = certificate();
+    folder.write("cert.pem", &own.cert.pem());
+    folder.write("key.pem", &own.signing_key.serialize_pem());
+    let proxy = folder.serve_tokens(upstream, &format!("{tokens}[tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"\n"));
+    let door = Door::with_tls(&proxy, &own.cert.pem());
+    (proxy, door)
+}
+
 #[test]
 fn mixed_traffic_under_constant_change_leaves_nothing_behind_and_nothing_out() {
     let seconds = std::env::var("PATGATE_SOAK_SECONDS").map_or(10, |text| text.parse().unwrap());
     let lasting = Duration::from_secs(seconds);
-    let folder = Folder::new();
+    let (folder, tls_folder) = (Folder::new(), Folder::new());
     let tokens = [folder.token("alice", &[]), folder.token("bob", &[]), "nobodys".to_owned()];
     let alive = folder.read("tokens.toml");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let upstream = listener.local_addr().unwrap().to_string();
     // once nothing changes any more, nothing is read any more
-    let quiet = "file = \"tokens.toml\"\npoll = \"1h\"\nlast_used = \"off\"\n";
-    let mut proxy = folder.serve_tokens(&format!("http://{upstream}"), quiet);
+    let quiet = format!("file = {:?}\npoll = \"1h\"\nlast_used = \"off\"\n", folder.path("tokens.toml"));
+    let plain = folder.serve_tokens(&format!("http://{upstream}"), &quiet);
+    let (tls, tls_door) = with_tls(&tls_folder, &format!("http://{upstream}"), &quiet);
     let world = World {
-        proxy: proxy.address.clone(),
+        doors: [Door::plain(&plain), tls_door],
         upstream,
         tokens,
         is_alive: Timeline::new(true),
@@ -404,13 +314,15 @@ fn mixed_traffic_under_constant_change_leaves_nothing_behind_and_nothing_out() {
         arrived: Mutex::default(),
         connections: Mutex::default(),
     };
-    let at_rest = Levels::at_rest(&proxy);
-    let (first, second) = thread::scope(|scope| {
+    let proxies = [plain, tls];
+    let at_rest = proxies.each_ref().map(Levels::at_rest);
+    let mut halves = [at_rest.clone(), at_rest.clone()];
+    thread::scope(|scope| {
         let world = &world;
         world.serve_upstream(scope, listener);
         let mut clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(|| world.be_a_client())).collect();
         clients.push(scope.spawn(|| world.hold_streams()));
-        let (begun, mut halves) = (Instant::now(), [at_rest.clone(), at_rest.clone()]);
+        let begun = Instant::now();
         for round in 1.. {
             thread::sleep(ROUND);
             // a new version of the file each time, and now and then a token dies or lives again
@@ -423,13 +335,17 @@ fn mixed_traffic_under_constant_change_leaves_nothing_behind_and_nothing_out() {
             folder.write("new.toml", &format!("{alive}{revoked}# {round}\n"));
             fs::rename(folder.path("new.toml"), folder.path("tokens.toml")).unwrap();
             if round % 3 == 0 {
-                proxy.signal("HUP");
+                for proxy in &proxies {
+                    proxy.signal("HUP");
+                }
             }
             if round % 11 == 0 {
                 world.restart_upstream(scope);
             }
             let half = &mut halves[usize::from(begun.elapsed() > lasting / 2)];
-            *half = half.clone().max(Levels::of(&proxy));
+            for (highest, proxy) in half.iter_mut().zip(&proxies) {
+                *highest = highest.clone().max(Levels::of(proxy));
+            }
             if begun.elapsed() >= lasting || clients.iter().any(thread::ScopedJoinHandle::is_finished) {
                 break;
             }
@@ -443,27 +359,23 @@ fn mixed_traffic_under_constant_change_leaves_nothing_behind_and_nothing_out() {
             let _ = stream.shutdown(Shutdown::Both);
         }
         assert!(clients.iter().all(Result::is_ok), "a client met what it must not");
-        let [first, second] = halves;
-        (first, second)
     });
-    assert!(second.memory < first.memory + GROWTH, "{second:?} after {first:?}");
-    let page = eventually("the end of all that was open", || {
-        let page = proxy.health("/metrics").body;
-        (open(&page) == ["0"; 3]).then_some(page)
-    });
-    // what was open is closed, and what was started has ended: also the runtime's threads, after ten idle seconds
-    let end = eventually("the levels of the start", || {
-        let now = Levels::of(&proxy);
-        let is_as_before = now.descriptors == at_rest.descriptors && now.threads == at_rest.threads;
-        (is_as_before && now.readers == 0).then_some(now)
-    });
-    proxy.end();
-    println!("at rest {at_rest:?}\nfirst half {first:?}\nsecond half {second:?}\nat the end {end:?}");
+    let [first, second] = halves;
+    let mut pages = Vec::new();
+    for (at, mut proxy) in proxies.into_iter().enumerate() {
+        let (at_rest, first, second) = (&at_rest[at], &first[at], &second[at]);
+        assert!(second.memory < first.memory + GROWTH, "{second:?} after {first:?}");
+        let (page, end) = await_rest(&proxy, at_rest);
+        println!("at rest {at_rest:?}\nfirst half {first:?}\nsecond half {second:?}\nat the end {end:?}");
+        pages.push(page);
+        proxy.end();
+    }
 
     let asked = world.asked.lock().unwrap().len();
-    let Judged { ends, streams, opened } = world.judge_log(&folder);
+    let Judged { ends, ways, streams, opened } = world.judge_logs([&folder, &tls_folder]);
     let counted = |name: &str| -> usize {
-        let values = page.lines().filter(|line| line.starts_with(name)).filter_map(|line| line.rsplit(' ').next());
+        let lines = pages.iter().flat_map(|page| page.lines());
+        let values = lines.filter(|line| line.starts_with(name)).filter_map(|line| line.rsplit(' ').next());
         values.map(|value| value.parse::<usize>().unwrap()).sum()
     };
     assert_eq!(counted("patgate_requests_total{"), asked);
@@ -471,10 +383,26 @@ fn mixed_traffic_under_constant_change_leaves_nothing_behind_and_nothing_out() {
     assert_eq!(counted("patgate_audit_records_lost_total "), 0);
     let (revocations, restarts) = (world.is_alive.times(false), world.is_up.times(true));
     assert!(ends["complete"] > 100 && ends["client_gone"] > 10 && 2 * ends["revoked"] >= revocations, "{ends:?}");
+    assert!(ways.len() == 4 && ways.values().all(|count| *count > 20), "{ways:?}");
     println!(
-        "{seconds} s: {asked} requests ended {ends:?}, {} heads were left unfinished; {streams} streams, {opened} of them told of; \
-         {revocations} revocations, {restarts} restarts, {} reloads",
+        "{seconds} s: {asked} requests came by {ways:?} and ended {ends:?}, {} heads were left unfinished; {streams} streams, \
+         {opened} of them told of; {revocations} revocations, {restarts} restarts, {} reloads",
         world.unasked.into_inner(),
         counted("patgate_reloads_total{list=\"tokens\",result=\"success\"}"),
     );
+}
+
+/// Waits until all that was open is closed, and what was started has ended: also the runtime's threads, after ten
+/// idle seconds. Gives the metrics and the levels of that moment.
+fn await_rest(proxy: &Proxy, at_rest: &Levels) -> (String, Levels) {
+    let page = eventually("the end of all that was open", || {
+        let page = proxy.health("/metrics").body;
+        (open(&page) == ["0"; 3]).then_some(page)
+    });
+    let end = eventually("the levels of the start", || {
+        let now = Levels::of(proxy);
+        let is_as_before = now.descriptors == at_rest.descriptors && now.threads == at_rest.threads;
+        (is_as_before && now.readers == 0).then_some(now)
+    });
+    (page, end)
 }
