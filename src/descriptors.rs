@@ -32,7 +32,7 @@ impl Descriptors {
     /// Notes how many are open besides all connections, once everything has been started.
     pub fn note_others(&self) {
         let connections = self.clients.value() + self.upstream.value();
-        let open = Process::measure().open_fds.unwrap_or_default();
+        let open = Process::open_fds().unwrap_or_default();
         self.others.store(open.saturating_sub(connections), Ordering::Relaxed);
     }
 

@@ -19,14 +19,19 @@ pub struct Process {
 }
 
 impl Process {
+    /// How many file descriptors are open.
+    pub fn open_fds() -> Option<u64> {
+        // the folder that is read here is open meanwhile, too
+        std::fs::read_dir("/dev/fd").ok().map(|open| (open.count() as u64).saturating_sub(1))
+    }
+
     /// Measures this process.
     pub fn measure() -> Self {
         let cpu = clock_gettime(ClockId::ProcessCPUTime);
         Self {
             cpu: Duration::try_from(cpu).unwrap_or_default(),
             resident_memory: resident_memory(),
-            // the folder that is read here is open meanwhile, too
-            open_fds: std::fs::read_dir("/dev/fd").ok().map(|open| (open.count() as u64).saturating_sub(1)),
+            open_fds: Self::open_fds(),
             max_fds: getrlimit(Resource::Nofile).current,
         }
     }
