@@ -1,6 +1,7 @@
 //! The answers that are our own. Each says what happened and what to do next, in the shape of a
 //! JSON-RPC error with `"id":null`, which is what MCP clients show to people.
 
+use std::io::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,6 +27,9 @@ pub(super) const INVALID_REQUEST: i32 = -32600;
 /// JSON-RPC 2.0, section 5.1: the first of the codes that implementations may define.
 pub(super) const SERVER_ERROR: i32 = -32000;
 
+/// Room for a usual body, in bytes.
+const USUAL: usize = 256;
+
 impl Answer {
     fn new(status: StatusCode, reason: Reason, message: &str) -> Self {
         let code = if status == StatusCode::BAD_REQUEST { INVALID_REQUEST } else { SERVER_ERROR };
@@ -34,15 +38,18 @@ impl Answer {
 
     /// An answer with a code of its own.
     pub(super) fn rpc(status: StatusCode, reason: Reason, code: i32, message: &str) -> Self {
-        let message = json!(message);
-        let body = format!(r#"{{"jsonrpc":"2.0","id":null,"error":{{"code":{code},"message":{message}}}}}"#);
+        let mut body = Vec::with_capacity(USUAL);
+        // writing into memory does not fail
+        let _ = write!(body, r#"{{"jsonrpc":"2.0","id":null,"error":{{"code":{code},"message":"#);
+        let _ = serde_json::to_writer(&mut body, message);
+        body.extend_from_slice(b"}}");
         Self::with_body(status, reason, body)
     }
 
-    pub(super) fn with_body(status: StatusCode, reason: Reason, body: String) -> Self {
+    pub(super) fn with_body(status: StatusCode, reason: Reason, body: impl Into<Bytes>) -> Self {
         let mut headers = HeaderMap::with_capacity(6);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(CONTENT_TYPE, const { HeaderValue::from_static("application/json") });
+        headers.insert(CACHE_CONTROL, const { HeaderValue::from_static("no-store") });
         Self { status, reason, headers, body: body.into() }
     }
 
@@ -73,6 +80,10 @@ impl Answer {
 
 // --- Refusals -------------------------------------------------------------------------------
 
+/// RFC 6750 section 3.
+const INVALID_TOKEN: &str =
+    "Bearer realm=\"mcp\", error=\"invalid_token\", error_description=\"The token is unknown, expired or revoked\"";
+
 /// What the client is told of a refusal. Unknown, expired, revoked and suspended look alike.
 pub(super) fn denied(denial: &Denial) -> Answer {
     let answer = |message| Answer::new(denial.status(), denial.reason(), message);
@@ -84,12 +95,17 @@ pub(super) fn denied(denial: &Denial) -> Answer {
         Reason::MalformedCredential => answer(
             "the Authorization header cannot be read as one bearer token: send exactly one \"Authorization: Bearer <token>\"",
         ),
-        Reason::MissingCredential => answer("no token was sent: send \"Authorization: Bearer <token>\" with every request")
-            .with(WWW_AUTHENTICATE, "Bearer realm=\"mcp\""),
-        _ => answer("the token is not valid: it may be mistyped, expired or revoked; ask your operator for a new one").with(
-            WWW_AUTHENTICATE,
-            "Bearer realm=\"mcp\", error=\"invalid_token\", error_description=\"The token is unknown, expired or revoked\"",
-        ),
+        Reason::MissingCredential => {
+            answer("no token was sent: send \"Authorization: Bearer <token>\" with every request")
+                .with(WWW_AUTHENTICATE, "Bearer realm=\"mcp\"")
+        }
+        _ => {
+            let mut answer = answer(
+                "the token is not valid: it may be mistyped, expired or revoked; ask your operator for a new one",
+            );
+            answer.headers.insert(WWW_AUTHENTICATE, const { HeaderValue::from_static(INVALID_TOKEN) });
+            answer
+        }
     }
 }
 
