@@ -210,10 +210,11 @@ impl Writing {
     fn reopen(&mut self) {
         if matches!(self.sink.standing(), Standing::Moved | Standing::Gone) {
             self.sink.close();
-            // if it cannot be had, the next record meets the same error and reports it
-            if self.sink.ready().is_ok() {
-                tracing::info!("the audit log was moved: a new file was begun");
-            }
+        }
+        // it may have been let go of already, with the last record that went into it. If there is none to be had,
+        // the next record meets the same error and reports it
+        if !self.sink.is_open() && self.sink.ready().is_ok() {
+            tracing::info!("the audit log was moved: a new file was begun");
         }
     }
 

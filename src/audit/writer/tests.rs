@@ -193,6 +193,23 @@ fn a_file_that_was_moved_is_left_and_one_that_was_removed_takes_nothing_with_it(
 }
 
 #[test]
+fn whenever_a_file_is_moved_the_operators_word_brings_a_new_one() {
+    let mut scene = Scene::new();
+    scene.params.queue = 100_000;
+    let (log, writer) = scene.open();
+    for round in 0..100 {
+        submit(&log, 500);
+        // about when they are written, a little later each time
+        thread::sleep(Duration::from_micros(100 * round));
+        fs::rename(scene.path(), scene.folder.path().join("in/moved")).unwrap();
+        log.reopen();
+        eventually("a new file", || scene.path().exists());
+    }
+    assert!(writer.finish(PATIENCE));
+    assert_eq!((log.accepted(), log.lost()), (50_000, 0));
+}
+
+#[test]
 fn a_chain_has_one_writer() {
     let scene = Scene::new();
     let (_log, writer) = scene.open();
