@@ -194,7 +194,10 @@ fn a_list_that_is_too_old_lets_nobody_in_and_refuses_nobody() {
     assert!(ready.status == 503 && ready.body.contains("answered with status 500"), "{ready:?}");
 
     // what is denied is known even now
+    let denied =
+        || proxy.health("/metrics").body.contains("patgate_reloads_total{list=\"deny_list\",result=\"success\"} 2");
     folder.write("revoked.txt", "t1\n");
+    eventually("the new deny list", || denied().then_some(()));
     source.does(unless_known(both, "\"1\""));
     eventually("recovery", || (status(&proxy, "bobs") == 200).then_some(()));
     assert_eq!((status(&proxy, "alices"), status(&proxy, "carols")), (401, 401));
