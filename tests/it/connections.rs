@@ -280,6 +280,21 @@ fn a_connection_that_the_upstream_closed_meanwhile_is_replaced_without_a_second_
 }
 
 #[test]
+fn an_unused_connection_to_the_upstream_is_closed_in_its_time() {
+    let (origin, _folder, token, proxy) = staged("[timeouts]\nupstream_idle = \"500ms\"");
+    let mut client = Line::to(&proxy.address);
+    client.send(get(&token, ""));
+    let mut upstream = origin.accept();
+    upstream.request();
+    upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}");
+    assert_eq!(client.answer().status, 200);
+    // nobody asks for anything more, and the upstream keeps it open
+    let since = Instant::now();
+    upstream.await_end();
+    assert!((400..10_000).contains(&since.elapsed().as_millis()), "{:?}", since.elapsed());
+}
+
+#[test]
 fn an_upstream_that_says_it_closes_is_believed() {
     let origin = Origin::scripted(|_, stream| {
         stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\ncontent-length: 2\r\n\r\n{}")?;

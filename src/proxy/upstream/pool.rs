@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::metrics::Held;
 
@@ -131,7 +132,10 @@ impl Pool {
 
     /// Keeps a connection for another exchange. It has to be called within the worker's runtime.
     pub(super) fn put(self: &Arc<Self>, mut connection: Connection) {
-        self.kept.call_once(|| drop(tokio::spawn(Self::keep(Arc::downgrade(self), Arc::clone(&self.noticed)))));
+        self.kept.call_once(|| {
+            let (pool, noticed) = (Arc::downgrade(self), Arc::clone(&self.noticed));
+            drop(tokio::spawn(Self::keep(pool, noticed, self.patience)));
+        });
         let now = Instant::now();
         let mut idle = self.lock();
         let stale = idle.iter().take_while(|(since, _)| now.duration_since(*since) >= self.patience).count();
@@ -141,11 +145,14 @@ impl Pool {
         }
     }
 
-    async fn keep(pool: Weak<Self>, noticed: Arc<Notice>) {
+    /// Closes what is of no use any more, even if this worker has nothing more to do.
+    async fn keep(pool: Weak<Self>, noticed: Arc<Notice>, patience: Duration) {
         loop {
-            noticed.0.notified().await;
+            let _ = timeout(patience, noticed.0.notified()).await;
             let Some(pool) = pool.upgrade() else { return };
-            pool.lock().retain_mut(|(_, connection)| connection.is_quiet(&pool.keeper));
+            let now = Instant::now();
+            let is_fresh = |since: Instant| now.duration_since(since) < patience;
+            pool.lock().retain_mut(|(since, connection)| is_fresh(*since) && connection.is_quiet(&pool.keeper));
         }
     }
 
