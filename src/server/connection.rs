@@ -228,11 +228,12 @@ async fn serve_http2(transport: Transport, first: BytesMut, peer: Peer, context:
         using.requests.begun.fetch_add(1, Ordering::AcqRel);
         let busy = Busy::new(&using.requests.answering);
         let (context, using, answer) = (Arc::clone(&gate), Arc::clone(&using), opening.open());
-        async move {
+        // in a place of its own, which is given back once the answer has begun
+        Box::pin(async move {
             let response = context.gate.handle(request, peer).await;
             let way = Way::Http2 { owed: Some(Busy::new(&using.owed)), usage: using };
             Ok::<_, Infallible>(response.map(|body| Answering { body, answer, _busy: busy, way }))
-        }
+        })
     });
     let connection = http2::Builder::new(executor)
         .timer(TokioTimer::new())
