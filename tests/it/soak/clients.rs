@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 use super::{Asked, End, Seen, Who, World};
 use crate::floods::{DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame, head_to};
 use crate::harness::{Answer, Proxy, connect, read_answer, read_body, read_chunk, read_head};
-use crate::http2::Client;
+use crate::http2::{Answering, Client};
 use crate::tls::{client_config, tls_client};
 
 /// What is spoken.
@@ -133,6 +133,14 @@ pub fn number_in(path: &str) -> u64 {
     path.rsplit('/').next().unwrap().parse().unwrap()
 }
 
+/// Sends a request with its body.
+fn begin(client: &mut Client, request: http::request::Builder) -> Answering {
+    let (body, answering) = client.begin(request);
+    // one that has been refused already has no more need of it
+    let _ = body.send("{}".into());
+    answering
+}
+
 fn id_of(answer: &Response<Incoming>) -> String {
     answer.headers()["x-request-id"].to_str().unwrap().to_owned()
 }
@@ -193,12 +201,10 @@ impl World {
             let calls: Vec<_> = (0..calls)
                 .map(|_| {
                     let due = self.due("call", Who::any(), way);
-                    let (body, answering) = client.begin(self.http2(&due));
-                    body.send("{}".into()).unwrap();
-                    (due, answering)
+                    (begin(&mut client, self.http2(&due)), due)
                 })
                 .collect();
-            for (due, answering) in calls {
+            for (answering, due) in calls {
                 let answer = client.answer(answering);
                 let (id, status, mut body) = (id_of(&answer), answer.status().as_u16(), answer.into_body());
                 let said = client.part(&mut body).unwrap();
@@ -255,9 +261,7 @@ impl World {
             }
             Http::Two => {
                 let mut client = door.http2();
-                let (body, answering) = client.begin(self.http2(due));
-                body.send("{}".into()).unwrap();
-                drop(body);
+                let answering = begin(&mut client, self.http2(due));
                 let answer = client.answer(answering);
                 (id_of(&answer), answer.status().as_u16(), Streaming::Two(client, answer.into_body()))
             }
