@@ -341,7 +341,7 @@ impl Gate {
 
 /// The answer as it may be passed on: without what belongs to the upstream alone, and behind a screen if
 /// its caller may not see all of it.
-async fn look_through(reply: Reply<Arriving>, screen: Option<Screen>) -> Result<Reply<Screened>, Failure> {
+async fn look_through(reply: Reply<Arriving>, screen: Option<Box<Screen>>) -> Result<Reply<Screened>, Failure> {
     let Reply { response, patience, request } = reply;
     let response = rewrite::response(response)?;
     let response = match screen {

@@ -64,12 +64,12 @@ pub(super) struct Reading {
 pub struct Cleared {
     head: Parts,
     body: Inbound,
-    screen: Option<Screen>,
+    screen: Option<Box<Screen>>,
 }
 
 impl Cleared {
     /// The request, and what its answer has to pass.
-    pub(super) fn into_parts(self) -> (Parts, Inbound, Option<Screen>) {
+    pub(super) fn into_parts(self) -> (Parts, Inbound, Option<Box<Screen>>) {
         (self.head, self.body, self.screen)
     }
 }
@@ -115,7 +115,7 @@ impl Reading {
         permit: &Permit,
         calls: Calls<'_>,
         record: &mut OpenRecord,
-    ) -> Result<(Inbound, Option<Screen>), Option<Answer>> {
+    ) -> Result<(Inbound, Option<Box<Screen>>), Option<Answer>> {
         let enforced = calls.policy().mode == Mode::Enforce;
         let narrowing = judgement::narrowing(&mut head.headers)?;
         let case =
@@ -141,7 +141,8 @@ impl Reading {
         };
         let sees_all = calls.sees_all() && narrowing.is_none();
         let screen = (asked == Asked::List || !sees_all)
-            .then(|| Screen::new(permit.clone(), narrowing, self.hints.clone(), asked, enforced, &self.params));
+            .then(|| Screen::new(permit.clone(), narrowing, self.hints.clone(), asked, enforced, &self.params))
+            .map(Box::new);
         if screen.is_some() {
             // a part of a list, or one that is compressed, could not be read on its way back
             head.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));

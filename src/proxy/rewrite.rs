@@ -88,7 +88,7 @@ impl Rules {
         cleared: Cleared,
         permit: &Permit,
         hop: &Hop,
-    ) -> Result<(Forward, Option<Screen>), Answer> {
+    ) -> Result<(Forward, Option<Box<Screen>>), Answer> {
         let (Parts { method, uri, headers, .. }, body, screen) = cleared.into_parts();
         let head = self.head(method, &uri, &headers, permit, hop)?;
         Ok((Forward { head, body }, screen))

@@ -66,7 +66,7 @@ impl Arriving {
     }
 
     /// The body of an answer that came before its request was out. Nobody else may get this connection.
-    pub(super) fn early(framing: Framing, buffer: BytesMut, connection: Connection, mut upload: Upload) -> Self {
+    pub(super) fn early(framing: Framing, buffer: BytesMut, connection: Connection, mut upload: Box<Upload>) -> Self {
         let (socket, open) = connection.into_parts();
         let (reader, mut writer) = tokio::io::split(socket);
         let rest = tokio::spawn(async move { std::future::poll_fn(|cx| upload.poll(cx, &mut writer)).await });

@@ -123,10 +123,11 @@ pub(super) struct Upstream {
 }
 
 /// What became of a request on one connection.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart where it is made, and mostly the large one")]
 enum Sent {
     Answered(Reply<Arriving>),
     /// The connection was closed already and took nothing.
-    NotTaken(Upload),
+    NotTaken(Box<Upload>),
 }
 
 impl Upstream {
@@ -150,21 +151,28 @@ impl Upstream {
     }
 
     async fn deliver(&self, forward: Forward, since: Instant) -> Result<Reply<Arriving>, Failure> {
-        let mut upload = Upload::new(forward);
+        // in one place, for it goes through many hands
+        let mut upload = Box::new(Upload::new(forward));
         while let Some(connection) = self.pool.take(since.into_std()) {
             match self.exchange(connection, upload, since).await? {
                 Sent::Answered(reply) => return Ok(reply),
                 Sent::NotTaken(untouched) => upload = untouched,
             }
         }
-        let connection = self.connector.connect().await?;
+        // apart, for most requests have no need of the room that it takes
+        let connection = Box::pin(self.connector.connect()).await?;
         match self.exchange(connection, upload, Instant::now()).await? {
             Sent::Answered(reply) => Ok(reply),
             Sent::NotTaken(_) => Err(Failure::Unreachable(io::ErrorKind::ConnectionReset.into())),
         }
     }
 
-    async fn exchange(&self, mut connection: Connection, mut upload: Upload, since: Instant) -> Result<Sent, Failure> {
+    async fn exchange(
+        &self,
+        mut connection: Connection,
+        mut upload: Box<Upload>,
+        since: Instant,
+    ) -> Result<Sent, Failure> {
         let mut awaited = Awaited::new(upload.method().clone(), self.limits);
         let answer = answered(&mut connection, &mut upload, &mut awaited);
         let Ok(answer) = timeout_at(since + self.head_timeout, answer).await else {
