@@ -153,7 +153,7 @@ impl Stream {
     }
 
     /// Where the end waits, a client that takes nothing any more is no fault: what it has sent is read, and then its end.
-    fn heeding<T>(&self, attempt: Poll<io::Result<T>>, taken: T) -> Poll<io::Result<T>> {
+    fn forgiving<T>(&self, attempt: Poll<io::Result<T>>, taken: T) -> Poll<io::Result<T>> {
         match attempt {
             Poll::Ready(Err(_)) if self.ending.is_some() => Poll::Ready(Ok(taken)),
             attempt => attempt,
@@ -310,7 +310,7 @@ impl AsyncWrite for Stream {
             return self.poll_own_answer(cx).map_ok(|()| buf.len());
         }
         let attempt = Pin::new(&mut self.transport).poll_write(cx, buf);
-        let attempt = self.heeding(attempt, buf.len());
+        let attempt = self.forgiving(attempt, buf.len());
         self.wrote(cx, attempt)
     }
 
@@ -329,7 +329,7 @@ impl AsyncWrite for Stream {
             Some(bytes) => Pin::new(&mut self.transport).poll_write(cx, bytes),
             None => Pin::new(&mut self.transport).poll_write_vectored(cx, bufs),
         };
-        let attempt = self.heeding(attempt, bufs.iter().map(|buf| buf.len()).sum());
+        let attempt = self.forgiving(attempt, bufs.iter().map(|buf| buf.len()).sum());
         self.wrote(cx, attempt)
     }
 
@@ -339,7 +339,7 @@ impl AsyncWrite for Stream {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let attempt = Pin::new(&mut self.transport).poll_flush(cx);
-        let attempt = self.heeding(attempt, ());
+        let attempt = self.forgiving(attempt, ());
         ready!(self.writing.in_time(cx, attempt))?;
         self.requests.unflushed.store(false, Ordering::Relaxed);
         if self.requests.answering.load(Ordering::Acquire) == 0 {
