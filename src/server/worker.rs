@@ -30,8 +30,12 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 /// How often that is told while it lasts.
 const TELL_AGAIN: Duration = Duration::from_mins(1);
 
-/// How long cut connections get to be gone.
-const CUT: Duration = Duration::from_secs(1);
+/// How long cut connections get to be gone by themselves.
+const CUT: Duration = Duration::from_millis(500);
+
+/// How long workers get to be gone after that. On a busy machine it takes a while to let go of thousands of streams, and
+/// each has a record.
+const GONE: Duration = Duration::from_secs(5);
 
 /// The settings of the listening side.
 #[derive(Clone, Debug)]
@@ -127,7 +131,7 @@ impl Server {
             () = hurry => false,
         };
         self.drain.advance(Phase::Over);
-        let gone = timeout(CUT, self.running.recv()).await.is_ok();
+        let gone = timeout(GONE, self.running.recv()).await.is_ok();
         if gone {
             for thread in self.threads.drain(..) {
                 // a worker's panic has been reported by the panic hook
@@ -168,7 +172,7 @@ async fn work(socket: Bound, service: Arc<Service>) -> io::Result<()> {
     tokio::select! {
         _ = all_closed.recv() => {}
         // connections cut themselves at this point; what is left then ends with the runtime
-        () = async { service.drain.reached(Phase::Over).await; sleep(CUT / 2).await } => {}
+        () = async { service.drain.reached(Phase::Over).await; sleep(CUT).await } => {}
     }
     Ok(())
 }
