@@ -1,9 +1,6 @@
 //! The end of the process, in two steps: first nothing new comes in, then nothing old goes on.
 
-use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
 
 use tokio::sync::watch;
 
@@ -48,19 +45,7 @@ impl Drain {
     /// Waits until `phase` has come.
     pub async fn reached(&self, phase: Phase) {
         let mut receiver = self.phase.subscribe();
-        let mut reached = pin!(receiver.wait_for(|current| *current >= phase));
-        let mut waiting: Option<(Phase, Waker)> = None;
-        poll_fn(|cx| {
-            // whoever is known to wait is woken: to ask again would take a lock of everybody's
-            let known =
-                waiting.as_ref().is_some_and(|(seen, waker)| waker.will_wake(cx.waker()) && *seen == self.phase());
-            if known {
-                return Poll::Pending;
-            }
-            waiting = Some((self.phase(), cx.waker().clone()));
-            // the sender lives as long as this handle, so waiting cannot fail
-            reached.as_mut().poll(cx).map(drop)
-        })
-        .await;
+        // the sender lives as long as this handle, so waiting cannot fail
+        let _ = receiver.wait_for(|current| *current >= phase).await;
     }
 }
