@@ -307,6 +307,23 @@ fn neither_start_nor_end_waits_for_a_collector_that_says_nothing() {
 }
 
 #[test]
+fn spans_that_are_on_their_way_when_the_process_ends_arrive_once() {
+    let collector = Origin::scripted(|_, stream| {
+        // longer than the end takes by itself
+        std::thread::sleep(Duration::from_millis(500));
+        stream.write_all(ACCEPTED.as_bytes()).map(|()| Keep::Open)
+    });
+    let origin = Origin::plain();
+    let folder = Folder::new();
+    let token = folder.token("alice", &[]);
+    let mut proxy = folder.serve(&origin.url(), &otlp(&collector.address, ""));
+    assert_eq!(proxy.ask(&get(&token, "")).status, 200);
+    eventually("a batch on its way", || (!collector.received().is_empty()).then_some(()));
+    proxy.end();
+    assert_eq!(spans(&collector).len(), 1);
+}
+
+#[test]
 fn headers_that_cannot_be_used_are_told_of_without_their_text() {
     let collector = collector();
     let origin = Origin::plain();

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use zeroize::Zeroizing;
 
@@ -81,22 +82,37 @@ impl Exporting {
     /// Exports until it is told to stop, and then what is left, if that does not take long.
     pub(super) async fn run(mut self, stopped: oneshot::Receiver<()>) {
         let mut batch = Vec::new();
-        tokio::select! {
-            () = self.export(&mut batch) => {}
-            _ = stopped => {}
+        let (stop, mut stopping) = watch::channel(false);
+        {
+            let mut working = pin!(async {
+                self.export(&mut batch, &mut stopping).await;
+                self.queue.close();
+                self.flush(&mut batch).await;
+            });
+            tokio::select! {
+                () = &mut working => {}
+                _ = stopped => {
+                    stop.send_replace(true);
+                    // if that takes too long, the same is to be said
+                    let _ = timeout(LAST_WORDS.mul_f64(0.9), working).await;
+                }
+            }
         }
-        self.queue.close();
-        // if that takes too long, the same is to be said
-        let _ = timeout(LAST_WORDS.mul_f64(0.9), self.flush(&mut batch)).await;
         let spans = batch.len() + self.queue.len();
         if spans > 0 {
             tracing::warn!(spans, "the last spans could not be sent");
         }
     }
 
-    async fn export(&mut self, batch: &mut Vec<AuditRecord>) {
-        while self.gather(batch).await {
-            self.deliver(batch).await;
+    /// Exports until it is to stop. What is being sent then is not broken off: it may have arrived, and would arrive
+    /// again.
+    async fn export(&mut self, batch: &mut Vec<AuditRecord>, stopping: &mut watch::Receiver<bool>) {
+        loop {
+            tokio::select! {
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+                more = self.gather(batch) => if !more { return },
+            }
+            self.deliver(batch, stopping).await;
         }
     }
 
@@ -115,8 +131,8 @@ impl Exporting {
         true
     }
 
-    /// Sends a batch, however often it takes, unless the collector refuses it.
-    async fn deliver(&mut self, batch: &mut Vec<AuditRecord>) {
+    /// Sends a batch, however often it takes, unless the collector refuses it or it is time to stop.
+    async fn deliver(&mut self, batch: &mut Vec<AuditRecord>, stopping: &mut watch::Receiver<bool>) {
         let mut pause = RETRY;
         while let Err(failure) = self.send(batch).await {
             if failure.is_final() {
@@ -124,7 +140,10 @@ impl Exporting {
                 break;
             }
             // collectors that come back are not asked by all at once
-            sleep(pause.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
+            tokio::select! {
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+                () = sleep(pause.mul_f64(0.5 + 0.5 * fastrand::f64())) => {}
+            }
             pause = MAX_RETRY.min(pause * 2);
         }
         batch.clear();
