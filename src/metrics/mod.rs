@@ -48,10 +48,10 @@ impl Level {
     }
 
     /// The same if it `fits`, which is told how many there are then.
-    pub fn hold_if(self: &Arc<Self>, fits: impl FnOnce(u64) -> bool) -> Option<Held> {
-        // one too many is given back at once
-        let (before, held) = (self.0.fetch_add(1, Ordering::Relaxed), Held(Arc::clone(self)));
-        fits(before + 1).then_some(held)
+    pub fn hold_if(self: &Arc<Self>, fits: impl Fn(u64) -> bool) -> Option<Held> {
+        let one_more = |before| Some(before + 1).filter(|now| fits(*now));
+        let held = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        held.is_ok().then(|| Held(Arc::clone(self)))
     }
 
     /// How many there are.
