@@ -23,6 +23,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use self::serve::AFTER_DRAIN;
 use crate::config::Overrides;
 use crate::document::Problems;
 

@@ -24,8 +24,16 @@ use crate::watch::Reload;
 /// How often open streams are looked at: for an expired token, and for having lasted long.
 const TICK: Duration = Duration::from_millis(250);
 
-/// How long the last use of tokens and the audit log may take to be written at the end.
+/// How long what was cut at the end of the drain may take to be gone, and the last use of tokens, meanwhile, to be
+/// written. On a busy machine it takes a while to let go of thousands of streams, and each has a record.
+const GONE: Duration = Duration::from_secs(5);
+
+/// How long the audit log may take after that to be written to its end.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// How long the process takes at the most, whatever hangs, to end after its drain. Whoever kills it sooner may
+/// cost audit records.
+pub const AFTER_DRAIN: Duration = GONE.saturating_add(LAST_WORDS);
 
 pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
     let started_at = Timestamp::now();
@@ -189,7 +197,8 @@ impl House {
         let last_words = begin(&self);
         tokio::spawn(look_after(Arc::clone(&self.shared.streams)));
         drop(entered);
-        let Self { server, drain, reload, shared: proxy::Shared { audit, .. }, runtime, writer, mut signals } = self;
+        let Self { mut server, drain, reload, shared: proxy::Shared { audit, .. }, runtime, writer, mut signals } =
+            self;
         let finished = runtime.block_on(async {
             signals.serve_until_stop(&reload).await;
             notify::notify(notify::STOPPING);
@@ -198,10 +207,14 @@ impl House {
             drain.advance(Phase::Draining);
             audit.begin_draining();
             let finished = server.drain(signals.stop()).await;
-            if let Some(last_words) = last_words {
-                // whatever they were, they are no reason to stay
-                let _ = timeout(LAST_WORDS, last_words).await;
-            }
+            let all_gone = async {
+                server.gone().await;
+                if let Some(last_words) = last_words {
+                    // whatever they were, they have been said
+                    let _ = last_words.await;
+                }
+            };
+            let _ = timeout(GONE, all_gone).await;
             finished
         });
         if !finished {
@@ -210,6 +223,8 @@ impl House {
         if !writer.finish(LAST_WORDS) {
             tracing::error!("the audit log could not be written to its end");
         }
+        // a file that hangs is no reason to stay
+        runtime.shutdown_background();
         tracing::info!(audit_records_lost = audit.lost(), "stopped");
     }
 }

@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -32,10 +32,6 @@ const TELL_AGAIN: Duration = Duration::from_mins(1);
 
 /// How long cut connections get to be gone by themselves.
 const CUT: Duration = Duration::from_millis(500);
-
-/// How long workers get to be gone after that. On a busy machine it takes a while to let go of thousands of streams, and
-/// each has a record.
-const GONE: Duration = Duration::from_secs(5);
 
 /// The settings of the listening side.
 #[derive(Clone, Debug)]
@@ -101,7 +97,7 @@ impl Server {
             });
             let alive = alive.clone();
             let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-                if let Err(error) = runtime.block_on(work(socket, service)) {
+                if let Err(error) = run(runtime, work(socket, service)) {
                     tracing::error!(%error, "a worker cannot listen");
                 }
                 drop(alive);
@@ -123,7 +119,7 @@ impl Server {
 
     /// Ends the service: nothing new comes in, what runs may finish until the deadline or until
     /// `hurry` is heard, and is cut then. Returns whether everything had finished by itself.
-    pub async fn drain(mut self, hurry: impl Future<Output = ()>) -> bool {
+    pub async fn drain(&mut self, hurry: impl Future<Output = ()>) -> bool {
         self.drain.advance(Phase::Draining);
         let finished = tokio::select! {
             _ = self.running.recv() => true,
@@ -131,14 +127,17 @@ impl Server {
             () = hurry => false,
         };
         self.drain.advance(Phase::Over);
-        let gone = timeout(GONE, self.running.recv()).await.is_ok();
-        if gone {
-            for thread in self.threads.drain(..) {
-                // a worker's panic has been reported by the panic hook
-                let _ = thread.join();
-            }
-        }
         finished
+    }
+
+    /// Waits, after the drain, until the workers have let go of all that was cut. Every request has its record then.
+    pub async fn gone(mut self) {
+        // nothing is ever sent
+        let _ = self.running.recv().await;
+        for thread in self.threads.drain(..) {
+            // a worker's panic has been reported by the panic hook
+            let _ = thread.join();
+        }
     }
 }
 
@@ -149,6 +148,13 @@ impl Drop for Server {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+/// Works, then lets go of all that is left, but waits for nothing that blocks: a name may be resolved for minutes.
+fn run<T>(runtime: Runtime, work: impl Future<Output = T>) -> T {
+    let done = runtime.block_on(work);
+    runtime.shutdown_background();
+    done
 }
 
 async fn work(socket: Bound, service: Arc<Service>) -> io::Result<()> {
@@ -249,5 +255,30 @@ async fn welcome(mut transport: Transport, peer: Peer, service: Arc<Service>) {
         Ok(Some((transport, peer))) => connection::serve(transport, peer, service).await,
         Ok(None) => {}
         Err(_) => service.counts.handshakes_failed.inc(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use tokio::task::spawn_blocking;
+
+    use super::*;
+
+    #[test]
+    fn a_worker_ends_with_its_tasks_and_without_what_blocks() {
+        let runtime = Builder::new_current_thread().build().unwrap();
+        let (blocked, release) = mpsc::channel::<()>();
+        let (open, gone) = mpsc::channel::<()>();
+        run(runtime, async {
+            spawn_blocking(move || release.recv());
+            tokio::spawn(async move {
+                let _open = open;
+                std::future::pending::<()>().await;
+            });
+        });
+        assert_eq!(gone.try_recv(), Err(mpsc::TryRecvError::Disconnected), "what was open has been let go of");
+        blocked.send(()).unwrap();
     }
 }

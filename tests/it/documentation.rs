@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use patgate::cli::AFTER_DRAIN;
+
 use crate::harness::{Folder, patgate};
 
 /// Examples that are run as what they are, by something else than a shell here.
@@ -238,6 +240,16 @@ fn every_command_has_an_example() {
         }
     }
     assert!(found >= 18, "{found}");
+}
+
+#[test]
+fn the_time_that_the_end_takes_is_told_as_it_is() {
+    let after = AFTER_DRAIN.as_secs();
+    let configuration = fs::read_to_string(repository().join("config/patgate.toml")).unwrap();
+    assert!(configuration.contains(&format!("The end may take {after} seconds more")));
+    let pages = pages();
+    assert!(pages["docs/operations.md"].contains(&format!("more than the drain and {after} seconds")));
+    assert!(pages["docs/kubernetes.md"].contains(&format!("[the {after} seconds]")));
 }
 
 #[test]

@@ -67,9 +67,10 @@ impl House {
     }
 
     /// Ends it; how the requests ended.
-    fn close(self, folder: &Folder) -> Vec<[String; 3]> {
+    fn close(mut self, folder: &Folder) -> Vec<[String; 3]> {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         assert!(runtime.block_on(self.server.drain(std::future::pending())));
+        runtime.block_on(self.server.gone());
         assert!(self.writer.finish(PATIENCE));
         let log = folder.read("audit.jsonl");
         let records = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());

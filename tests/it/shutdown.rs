@@ -1,11 +1,15 @@
 //! Health, and the end of the process: nothing new comes in, what runs may finish, and the deadline holds.
 
+use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use http::Request;
+use patgate::cli::AFTER_DRAIN;
+use rustix::fs::{Mode, OFlags, open};
 
 use crate::harness::{Folder, Keep, Origin, PATIENCE, Proxy, ask, eventually, get, post, read_body};
 use crate::http2::Client;
@@ -157,6 +161,24 @@ fn connections_without_a_request_do_not_hold_up_the_end() {
     let mut reasons: Vec<_> = proxy.audit_so_far().iter().map(|record| record["reason"].to_string()).collect();
     reasons.sort();
     assert_eq!(reasons, ["\"client_timeout\"", "\"missing_credential\"", "\"ok\""]);
+}
+
+#[test]
+fn a_file_that_hangs_does_not_hold_up_the_end() {
+    let (origin, folder) = (Origin::plain(), Folder::new());
+    let token = folder.token("alice", &[]);
+    let mut proxy = folder.serve_tokens(&origin.url(), "file = \"tokens.toml\"\npoll = \"100ms\"\n");
+    assert_eq!(proxy.ask(&get(&token, "")).status, 200);
+    assert!(Command::new("mkfifo").arg(folder.path("pipe")).status().unwrap().success());
+    fs::rename(folder.path("pipe"), folder.path("tokens.toml")).unwrap();
+    // it can be opened like this once somebody reads it, who then waits for what never comes
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK;
+    let _pipe = eventually("the list to be read", || open(folder.path("tokens.toml"), flags, Mode::empty()).ok());
+    let since = Instant::now();
+    proxy.signal("TERM");
+    assert_eq!(proxy.wait().code(), Some(0));
+    assert!(since.elapsed() < AFTER_DRAIN, "{:?}", since.elapsed());
+    assert_eq!(proxy.audit_so_far().len(), 1);
 }
 
 #[test]

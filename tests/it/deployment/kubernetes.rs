@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::{assert_is_a_variable, check_configuration, content, content_with, drain};
+use super::{assert_is_a_variable, check_configuration, content, content_with, end};
 use crate::installed::{node, repository, tool, tools};
 
 /// The oldest version with all that they use (an action that sleeps), and the newest that the schemas know.
@@ -134,7 +134,7 @@ fn the_sidecar_stands_before_a_server_on_loopback_and_outlives_it() {
 
     let pause = seconds(&server["lifecycle"]["preStop"]["sleep"]["seconds"]);
     let grace = seconds(&pod["terminationGracePeriodSeconds"]);
-    assert!(grace > pause + drain(manifests.configuration()) + 10, "the server needs time of its own, too");
+    assert!(grace > pause + end(manifests.configuration()) + 10, "the server needs time of its own, too");
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn the_gateway_is_never_away_and_asks_a_source() {
 
     let pause = seconds(&proxy["lifecycle"]["preStop"]["sleep"]["seconds"]);
     let grace = seconds(&pod["terminationGracePeriodSeconds"]);
-    assert!(grace > pause + drain(manifests.configuration()));
+    assert!(grace > pause + end(manifests.configuration()));
     let deployment = &manifests.one("Deployment")["spec"];
     assert_eq!(
         (&deployment["replicas"], &deployment["strategy"]["rollingUpdate"]["maxUnavailable"]),

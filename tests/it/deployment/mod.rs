@@ -6,6 +6,8 @@ mod kubernetes;
 mod services;
 mod watch;
 
+use patgate::cli::AFTER_DRAIN;
+
 use crate::harness::{Folder, patgate};
 use crate::installed::{content, content_with, repository};
 
@@ -29,11 +31,12 @@ fn check_configuration(text: &str) {
     assert!(check.status.success(), "{text}\n{}", String::from_utf8_lossy(&check.stderr));
 }
 
-/// How long a configuration lets running requests finish, in seconds.
-fn drain(text: &str) -> u64 {
+/// How long the program may take to end with this configuration, in seconds. Whoever kills it sooner takes the last
+/// audit records with it.
+fn end(text: &str) -> u64 {
     let table: toml::Table = text.parse().unwrap();
     let drain = table["timeouts"]["drain"].as_str().unwrap();
-    drain.strip_suffix('s').unwrap().parse().unwrap()
+    drain.strip_suffix('s').unwrap().parse::<u64>().unwrap() + AFTER_DRAIN.as_secs()
 }
 
 /// Every variable that `patgate serve` knows.
