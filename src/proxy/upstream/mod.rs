@@ -153,7 +153,7 @@ impl Upstream {
     async fn deliver(&self, forward: Forward, since: Instant) -> Result<Reply<Arriving>, Failure> {
         // in one place, for it goes through many hands
         let mut upload = Box::new(Upload::new(forward));
-        while let Some(connection) = self.pool.take(since.into_std()) {
+        while let Some(connection) = self.pool.take(since) {
             match self.exchange(connection, upload, since).await? {
                 Sent::Answered(reply) => return Ok(reply),
                 Sent::NotTaken(untouched) => upload = untouched,

@@ -6,12 +6,12 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::metrics::Held;
 
@@ -147,16 +147,109 @@ impl Pool {
 
     /// Closes what is of no use any more, even if this worker has nothing more to do.
     async fn keep(pool: Weak<Self>, noticed: Arc<Notice>, patience: Duration) {
+        // nothing has been kept for longer by then: the oldest is first, and what comes meanwhile is younger
+        let mut due = Instant::now() + patience;
         loop {
-            let _ = timeout(patience, noticed.0.notified()).await;
+            let _ = timeout_at(due, noticed.0.notified()).await;
             let Some(pool) = pool.upgrade() else { return };
             let now = Instant::now();
             let is_fresh = |since: Instant| now.duration_since(since) < patience;
-            pool.lock().retain_mut(|(since, connection)| is_fresh(*since) && connection.is_quiet(&pool.keeper));
+            let mut idle = pool.lock();
+            idle.retain_mut(|(since, connection)| is_fresh(*since) && connection.is_quiet(&pool.keeper));
+            due = idle.first().map_or(now, |(since, _)| *since) + patience;
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<(Instant, Connection)>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+    use tokio::time::{advance, sleep};
+
+    use super::*;
+    use crate::metrics::Level;
+
+    const PATIENCE: Duration = Duration::from_secs(4);
+
+    /// A connection, and the upstream's end of it.
+    fn connection() -> (Connection, DuplexStream) {
+        let (socket, upstream) = duplex(64);
+        (Connection::new(Box::new(socket), Arc::<Level>::default().hold()), upstream)
+    }
+
+    /// Puts a new connection into the pool; this is the upstream's end of it.
+    fn put(pool: &Arc<Pool>) -> DuplexStream {
+        let (connection, upstream) = connection();
+        pool.put(connection);
+        upstream
+    }
+
+    async fn is_closed(upstream: &mut DuplexStream) -> bool {
+        matches!(upstream.read(&mut [0]).await, Ok(0))
+    }
+
+    /// Whoever keeps the pool has had no turn yet: nobody but who takes a connection can notice it.
+    #[tokio::test]
+    async fn what_an_upstream_said_unasked_is_nobodys_answer() {
+        let pool = Arc::new(Pool::new(8, PATIENCE));
+        let (mut quiet, mut talking, mut ended) = (put(&pool), put(&pool), put(&pool));
+        talking.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nstolen").await.unwrap();
+        ended.shutdown().await.unwrap();
+        let mut taken = pool.take(Instant::now()).unwrap();
+        taken.socket().write_all(b"asked").await.unwrap();
+        let mut asked = [0; 5];
+        quiet.read_exact(&mut asked).await.unwrap();
+        assert_eq!(&asked, b"asked");
+        assert!(is_closed(&mut talking).await && is_closed(&mut ended).await);
+        assert!(pool.take(Instant::now()).is_none());
+    }
+
+    #[tokio::test]
+    async fn what_was_said_too_much_keeps_a_connection_out_of_the_pool() {
+        let pool = Arc::new(Pool::new(8, PATIENCE));
+        let (connection, mut upstream) = connection();
+        upstream.write_all(b"x").await.unwrap();
+        pool.put(connection);
+        assert!(pool.lock().is_empty());
+        assert!(is_closed(&mut upstream).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_to_hear_what_an_unused_connection_brings() {
+        let pool = Arc::new(Pool::new(8, PATIENCE));
+        let (_quiet, mut talking) = (put(&pool), put(&pool));
+        let since = Instant::now();
+        talking.write_all(b"x").await.unwrap();
+        assert!(is_closed(&mut talking).await);
+        assert_eq!((since.elapsed(), pool.lock().len()), (Duration::ZERO, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unused_connection_is_kept_for_its_time_and_no_longer() {
+        let pool = Arc::new(Pool::new(8, PATIENCE));
+        for pause in [0, 1, 1500, 3999, 7000] {
+            // at any moment of the round of whoever keeps the pool, and with younger ones above it
+            sleep(Duration::from_millis(pause)).await;
+            let mut oldest = (Instant::now(), put(&pool));
+            sleep(PATIENCE / 2).await;
+            let mut younger = (Instant::now(), put(&pool));
+            for (since, upstream) in [&mut oldest, &mut younger] {
+                assert!(is_closed(upstream).await);
+                let kept = since.elapsed();
+                assert!((PATIENCE..PATIENCE * 101 / 100).contains(&kept), "{kept:?} after a pause of {pause} ms");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_past_its_time_is_not_taken_even_before_it_is_closed() {
+        let pool = Arc::new(Pool::new(8, PATIENCE));
+        let _upstream = put(&pool);
+        advance(PATIENCE).await;
+        assert!(pool.take(Instant::now()).is_none());
     }
 }
