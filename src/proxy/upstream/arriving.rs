@@ -148,7 +148,12 @@ impl Body for Arriving {
                     return Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::InvalidData, wrong))));
                 }
             }
-            match ready!(arriving.poll_fill(cx)) {
+            let filled = arriving.poll_fill(cx);
+            if filled.is_pending() && arriving.buffer.is_empty() {
+                // its memory, too, for it may be long until more comes
+                arriving.buffer = BytesMut::new();
+            }
+            match ready!(filled) {
                 Ok(0) if arriving.framing == Framing::UntilClose => arriving.framing = Framing::Length(0),
                 Ok(0) => {
                     arriving.close();
@@ -169,5 +174,41 @@ impl Body for Arriving {
 
     fn size_hint(&self) -> SizeHint {
         self.framing.length().map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::task::Waker;
+
+    use tokio::io::{AsyncWriteExt, duplex};
+
+    use super::*;
+    use crate::metrics::Level;
+    use crate::proxy::upstream::framing::Chunk;
+
+    #[tokio::test]
+    async fn an_answer_that_rests_holds_no_memory_for_what_has_been_read() {
+        let (socket, mut upstream) = duplex(256 * 1024);
+        let connection = Connection::new(Box::new(socket), Arc::<Level>::default().hold());
+        let chunked = Framing::Chunked(Chunk::Size);
+        let mut answer = Arriving::new(chunked, BytesMut::from("3\r\nabc\r\n"), connection, None);
+        let rests =
+            |answer: &mut Arriving| Pin::new(answer).poll_frame(&mut Context::from_waker(Waker::noop())).is_pending();
+        let mut data = poll_fn(|cx| Pin::new(&mut answer).poll_frame(cx)).await.unwrap().unwrap().into_data().unwrap();
+        // small and large events, and one that stops in the middle of a chunk
+        for (size, sent) in [(3, 3), (9_000, 9_000), (100, 100), (20_000, 20_000), (60_000, 20_000)] {
+            assert!(rests(&mut answer));
+            assert!(data.is_unique(), "what was read before {size} bytes is held");
+            assert_eq!(answer.buffer.capacity(), 0, "room is held before {size} bytes");
+            let end = if sent == size { "\r\n" } else { "" };
+            let event = format!("{size:x}\r\n{}{end}", "x".repeat(sent));
+            upstream.write_all(event.as_bytes()).await.unwrap();
+            data = poll_fn(|cx| Pin::new(&mut answer).poll_frame(cx)).await.unwrap().unwrap().into_data().unwrap();
+            assert_eq!(data.len(), sent);
+        }
+        assert!(rests(&mut answer));
+        assert_eq!(answer.buffer.capacity(), 0, "room is held for the rest of a chunk");
     }
 }
