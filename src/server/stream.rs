@@ -426,3 +426,40 @@ impl AsyncWrite for Transport {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    /// A connection whose client has left; the system has told so already.
+    async fn left(requests: &Arc<Requests>) -> Stream {
+        let (ours, client) = UnixStream::pair().unwrap();
+        drop(client);
+        ours.readable().await.unwrap();
+        let patience = Duration::from_secs(1);
+        Stream::new(Transport::Unix(ours), BytesMut::new(), Box::new(|_| None), patience).counting(requests)
+    }
+
+    fn ends(stream: &mut Stream) -> bool {
+        let mut room = [0; 8];
+        let mut buf = ReadBuf::new(&mut room);
+        let read = Pin::new(stream).poll_read(&mut Context::from_waker(Waker::noop()), &mut buf);
+        assert!(buf.filled().is_empty());
+        matches!(read, Poll::Ready(Ok(())))
+    }
+
+    #[tokio::test]
+    async fn the_end_waits_as_long_as_requests_that_came_before_it_are_begun() {
+        let requests = Arc::<Requests>::default();
+        assert!(ends(&mut left(&requests).await), "where nobody asks for that, it does not wait");
+        let mut stream = left(&requests).await.ending_last();
+        for _ in 0..3 {
+            assert!(!ends(&mut stream));
+            requests.begun.fetch_add(1, Ordering::AcqRel);
+        }
+        assert!(!ends(&mut stream));
+        assert!(ends(&mut stream), "no more of them are begun");
+    }
+}

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::io::{self, BufReader, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use http::Request;
 use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
@@ -187,6 +188,29 @@ fn an_upstream_is_reached_by_tls_only_if_its_certificate_is_trusted() {
         });
     }
     assert_eq!(origin.received().len(), 2, "nothing is said to a server that is not trusted");
+}
+
+#[test]
+fn the_time_that_a_handshake_takes_is_not_taken_from_the_answer() {
+    let (origin, own) = (Origin::plain(), certificate());
+    let port = tls_in_front_of(origin.address.clone(), &own, None);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let slow = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        let (inner, _) = listener.accept().unwrap();
+        // longer than an answer may take
+        thread::sleep(Duration::from_secs(2));
+        let outer = connect(&format!("127.0.0.1:{port}"));
+        let (mut from_inner, mut to_outer) = (inner.try_clone().unwrap(), outer.try_clone().unwrap());
+        thread::spawn(move || io::copy(&mut from_inner, &mut to_outer));
+        let _ = io::copy(&mut &outer, &mut &inner);
+    });
+    let folder = Folder::new();
+    let token = folder.token("alice", &[]);
+    folder.write("ca.pem", &own.cert.pem());
+    let more = "[timeouts]\nupstream_head = \"1500ms\"\n[upstream_tls]\nca = \"ca.pem\"";
+    let proxy = folder.serve(&format!("https://localhost:{slow}"), more);
+    assert_eq!(proxy.ask(&get(&token, "")).status, 200);
 }
 
 #[test]

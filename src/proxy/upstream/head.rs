@@ -270,7 +270,9 @@ mod tests {
         for (name, value) in fields {
             head.field(&HeaderName::from_static(name), &HeaderValue::from_static(value));
         }
-        head.own_field(&HeaderName::from_static("injected"), b"a\r\nb: c");
+        for value in [&b"a\rb: c"[..], b"a\nb: c", b"a\0b"] {
+            head.own_field(&HeaderName::from_static("injected"), value);
+        }
         let (text, sending) = head.end(length);
         (sending, String::from_utf8(text).unwrap())
     }
