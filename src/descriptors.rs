@@ -54,8 +54,17 @@ impl Descriptors {
     }
 
     fn for_connections(&self, limit: u64) -> u64 {
-        limit.saturating_sub(RESERVE.min(limit / 4)).saturating_sub(self.others.load(Ordering::Relaxed))
+        limit.saturating_sub(reserve(limit)).saturating_sub(self.others.load(Ordering::Relaxed))
     }
+}
+
+/// How many connections to the admin address there may be: they leave half of the reserve to the rest.
+pub fn most_admin_connections() -> usize {
+    usize::try_from(reserve(limit()) / 2).unwrap_or(usize::MAX).max(1)
+}
+
+fn reserve(limit: u64) -> u64 {
+    RESERVE.min(limit / 4)
 }
 
 /// How many there may be. It is asked for each time, for it can be changed from outside (prlimit(1)).

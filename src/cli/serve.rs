@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{Exit, diagnostics, notify};
 use crate::audit::{self, AuditLog};
-use crate::config::{Config, Overrides};
+use crate::config::{self, Config, Overrides};
 use crate::descriptors::Descriptors;
 use crate::proxy::{self, Gate, Hints, InFlight, Probe, Rates, Sessions, Streams};
 use crate::server::{self, Admin, Drain, Health, Phase, Scrape, Server};
@@ -44,7 +44,7 @@ pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
     let published = source.published().clone();
     let house = House::open(&config.server, &config.proxy, &config.audit, &published)?;
     let admin = config.admin.as_ref().map(Admin::bind).transpose().map_err(Exit::failure)?;
-    compare_limits(&house.shared.descriptors, config.server.max_connections);
+    compare_limits(&house.shared.descriptors, config.server.max_connections as u64);
 
     house.run(|house| {
         let certificates = follow_certificates(&config, &house.reload);
@@ -130,14 +130,19 @@ fn raise_descriptor_limit() {
 }
 
 /// Tells the operator if clients will have to wait sooner than the configuration says.
-fn compare_limits(descriptors: &Descriptors, max_connections: usize) {
-    let most = descriptors.most_clients();
-    if most < max_connections as u64 {
-        tracing::warn!(
-            clients_at_most = most,
-            "limits.connections is more than the limit of open files allows, and more clients will have to wait: raise \
-             that limit (LimitNOFILE= of systemd, ulimit -Hn), or lower limits.connections"
-        );
+fn compare_limits(descriptors: &Descriptors, max_connections: u64) {
+    const MESSAGE: &str = "limits.connections is more than the limit of open files allows, and more clients will have \
+                           to wait: raise that limit (LimitNOFILE= of systemd, ulimit -Hn), or lower limits.connections";
+
+    let clients_at_most = descriptors.most_clients();
+    if clients_at_most >= max_connections {
+        return;
+    }
+    // nobody has asked for as many as the default
+    if max_connections == config::CONNECTIONS {
+        tracing::info!(clients_at_most, "{MESSAGE}");
+    } else {
+        tracing::warn!(clients_at_most, "{MESSAGE}");
     }
 }
 

@@ -6,6 +6,9 @@ use super::units::{duration, size};
 use crate::document::Table;
 use crate::proxy::{HealthParams, Rate, RateParams};
 
+/// How many connections there may be if the operator does not say.
+pub const CONNECTIONS: u64 = 10_000;
+
 /// `[limits]`: how much of everything there may be.
 pub(super) struct Limits {
     pub(super) head: usize,
@@ -56,7 +59,7 @@ impl Limits {
             inspect_answer: in_memory(bytes("inspect_answer", 4 * 1024 * 1024, 1)),
             streams: u32::try_from(number("streams", 128)).unwrap_or(u32::MAX),
             streams_per_token: in_memory(number("streams_per_token", 1000)),
-            connections: in_memory(number("connections", 10_000)),
+            connections: in_memory(number("connections", CONNECTIONS)),
             connections_per_address: in_memory(number("connections_per_address", 2000)),
             upstream_idle: in_memory(number("upstream_idle", 64)),
             upstream_head: in_memory(bytes("upstream_head", 64 * 1024, 1024)),

@@ -13,6 +13,7 @@ mod units;
 
 use std::path::{Path, PathBuf};
 
+pub use bounds::CONNECTIONS;
 pub use diagnostics::{Diagnostics, Format};
 
 use crate::access::Policy;

@@ -186,7 +186,8 @@ impl Reading {
     }
 }
 
-/// Reads a little of a refused request's body, so that its connection can go on if there is not more. Nothing is read from a client that waits to be told to go on.
+/// Reads a little of a refused request's body, so that its connection can go on if there is not more. Nothing is read
+/// from a client that waits to be told to go on.
 pub(super) async fn drain(body: &mut Incoming, headers: &HeaderMap) {
     if body.is_end_stream() || headers.contains_key(EXPECT) {
         return;

@@ -21,12 +21,10 @@ use super::drain::{Drain, Phase};
 use super::listener::{self, BindError, Bound, ListenAddress, Listener};
 use super::scrape::Scrape;
 use crate::access::Directory;
+use crate::descriptors;
 use crate::metrics;
 
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How many connections there may be; the next one waits to be accepted.
-const CONNECTIONS: usize = 64;
 
 /// How long one may last, so that whoever waits comes to be served; what is being answered then is finished.
 const LIFETIME: Duration = Duration::from_mins(1);
@@ -60,7 +58,7 @@ impl Health {
             return Err(format!("not ready: tokens are not loaded: {}\n", trouble.unwrap_or("not yet")));
         }
         if let Some(trouble) = self.upstream.as_ref().and_then(|trouble| trouble.load_full()) {
-            return Err(format!("not ready: the MCP server is not well: {trouble}\n"));
+            return Err(format!("not ready: {trouble}\n"));
         }
         let certificates: Vec<_> = self.certificates.iter().filter_map(|trouble| trouble.load_full()).collect();
         let troubles = trouble.map(|trouble| format!("ready, with the last good list of tokens: {trouble}\n"));
@@ -133,8 +131,8 @@ impl Admin {
             Ok(listener) => listener,
             Err(error) => return tracing::error!(%error, "the admin listener failed"),
         };
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
-        // it is never closed
+        let places = Arc::new(Semaphore::new(descriptors::most_admin_connections()));
+        // it is never closed; whoever finds no place waits to be accepted
         while let Ok(place) = Arc::clone(&places).acquire_owned().await {
             let Ok((transport, _)) = listener.accept().await else {
                 tokio::time::sleep(ACCEPT_BACKOFF).await;

@@ -199,13 +199,50 @@ fn a_limit_that_is_too_low_for_the_configuration_is_told_at_the_start() {
     let (origin, folder) = (Origin::plain(), Folder::new());
     folder.token("alice", &[]);
     let program = env!("CARGO_BIN_EXE_patgate");
-    for (connections, is_told) in [(200, true), (50, false)] {
-        folder.configure(&origin.url(), &format!("[limits]\nconnections = {connections}"));
+    for (limits, level) in [("connections = 200", Some("WARN")), ("connections = 50", None), ("", Some("INFO"))] {
+        folder.configure(&origin.url(), &format!("[limits]\n{limits}"));
         let proxy = Proxy::start_by("prlimit", &["--nofile=400:400", program], folder.path("").as_path());
         let log = proxy.log();
         let told = log.iter().find(|entry| entry["message"].as_str().unwrap().contains("limits.connections"));
-        assert_eq!(told.is_some(), is_told, "{log:?}");
+        assert_eq!(told.map(|entry| entry["level"].as_str().unwrap()), level, "{log:?}");
         let most = told.map_or(100, |entry| entry["clients_at_most"].as_u64().unwrap());
         assert!((100..150).contains(&most), "{log:?}");
     }
+}
+
+#[test]
+fn health_does_not_blame_the_upstream_for_what_we_lack() {
+    let (origin, folder) = (Origin::plain(), Folder::new());
+    folder.token("alice", &[]);
+    let proxy = folder.serve(&origin.url(), "[health]\ninterval = \"50ms\"");
+    // later there is no descriptor for it
+    let mut admin = Line::to(&proxy.admin);
+    let mut told = |status| {
+        eventually("another readiness", || {
+            admin.send("GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            Some(admin.answer()).filter(|answer| answer.status == status).map(|answer| answer.body)
+        })
+    };
+    assert_eq!(told(200), "ready\n");
+    limit(&proxy, 3);
+    let why = "not ready: the MCP server cannot be asked: no descriptor is left for a connection to the upstream\n";
+    assert_eq!(told(503), why);
+    limit(&proxy, 1024);
+    told(200);
+}
+
+#[test]
+fn few_descriptors_are_not_all_for_the_admin_address() {
+    let (origin, folder) = (Origin::plain(), Folder::new());
+    folder.token("alice", &[]);
+    folder.configure(&origin.url(), "");
+    let program = env!("CARGO_BIN_EXE_patgate");
+    let proxy = Proxy::start_by("prlimit", &["--nofile=200:200", program], folder.path("").as_path());
+    let at_rest = open(&proxy);
+    let admins: Vec<Line> = (0..60).map(|_| Line::to(&proxy.admin)).collect();
+    // 50 are the reserve; a client that is answered comes after all of them
+    eventually("half of the reserve to be taken", || (open(&proxy) >= at_rest + 25).then_some(()));
+    drop(with_a_connection(&proxy));
+    assert!(open(&proxy) < at_rest + 40, "{} and at rest {at_rest}", open(&proxy));
+    drop(admins);
 }

@@ -1,6 +1,7 @@
 //! Whether the upstream is there, asked by ourselves and in nobody's name. It tells readiness and
 //! decides nothing: requests find out for themselves.
 
+use std::fmt::Display;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use super::connect::Connector;
 use super::head::{Awaited, Limits, RequestHead};
-use super::{Counts, Params};
+use super::{Counts, Failure, Params};
 use crate::descriptors::Descriptors;
 
 /// The settings of the check.
@@ -48,7 +49,7 @@ impl Probe {
             limits: upstream.limits(),
             host: host.cloned().unwrap_or_else(|| upstream.address.host()),
             params: params.clone(),
-            trouble: Arc::new(ArcSwapOption::from_pointee("it has not been asked yet".to_owned())),
+            trouble: Arc::new(ArcSwapOption::from_pointee("the MCP server has not been asked yet".to_owned())),
         }
     }
 
@@ -64,13 +65,13 @@ impl Probe {
             let trouble = match answer {
                 Ok(Ok(())) => None,
                 Ok(Err(trouble)) => Some(trouble),
-                Err(_) => Some("it takes too long".to_owned()),
+                Err(_) => Some(not_well("it takes too long")),
             };
             let before = self.trouble.load_full();
             match (before.as_deref(), &trouble) {
                 (Some(_), None) => tracing::info!("the upstream is well"),
                 (before, Some(trouble)) if before != Some(trouble) => {
-                    tracing::warn!(trouble, "the upstream is not well: not ready");
+                    tracing::warn!(trouble, "the upstream is not known to be well: not ready");
                 }
                 _ => {}
             }
@@ -80,19 +81,26 @@ impl Probe {
     }
 
     async fn ask(&self) -> Result<(), String> {
-        let mut connection = self.connector.connect().await.map_err(|failure| failure.to_string())?;
+        let mut connection = self.connector.connect().await.map_err(|failure| match failure {
+            // the want is ours, and tells nothing of the upstream
+            Failure::Overloaded => format!("the MCP server cannot be asked: {failure}"),
+            _ => not_well(failure),
+        })?;
         let Some(path) = &self.params.path else { return Ok(()) };
         let mut head = RequestHead::new(Method::GET, path.path_and_query().map_or("/", PathAndQuery::as_str));
         head.field(&HOST, &self.host);
         head.own_field(&USER_AGENT, b"patgate");
         head.own_field(&CONNECTION, b"close");
         let (bytes, _) = head.end(Some(0));
-        connection.socket().write_all(&bytes).await.map_err(|error| error.to_string())?;
+        connection.socket().write_all(&bytes).await.map_err(not_well)?;
         let mut awaited = Awaited::new(Method::GET, self.limits);
-        let answer =
-            poll_fn(|cx| awaited.poll(cx, connection.socket())).await.map_err(|failure| failure.to_string())?;
+        let answer = poll_fn(|cx| awaited.poll(cx, connection.socket())).await.map_err(not_well)?;
         // anything that is said by choice is a sign of life
         let status = answer.response.status();
-        if status.is_server_error() { Err(format!("it answers {status}")) } else { Ok(()) }
+        if status.is_server_error() { Err(not_well(format!("it answers {status}"))) } else { Ok(()) }
     }
+}
+
+fn not_well(why: impl Display) -> String {
+    format!("the MCP server is not well: {why}")
 }
