@@ -1,19 +1,18 @@
 # A static binary in an empty image.
 #
 # The base has a tag here, which its publisher may move. Pin it to what you have looked at:
-#   docker build --build-arg RUST_IMAGE=rust:1.95-alpine@sha256:<digest> -t patgate .
-# where the digest is what `docker buildx imagetools inspect rust:1.95-alpine` names. The last stage has no base.
-ARG RUST_IMAGE=rust:1.95-alpine
+#   docker build --build-arg RUST_IMAGE=rust:1.95-bookworm@sha256:<digest> -t patgate .
+# where the digest is what `docker buildx imagetools inspect rust:1.95-bookworm` names. The last stage has no base.
+ARG RUST_IMAGE=rust:1.95-bookworm
 
 # hadolint ignore=DL3006
 FROM ${RUST_IMAGE} AS build
 WORKDIR /src
-COPY Cargo.toml Cargo.lock ./
-COPY src ./src
+COPY . .
 # what is built besides the usual: otlp
 ARG FEATURES=""
-# on musl, Rust links statically by default
-RUN cargo build --release --locked --features "${FEATURES}" --bin patgate
+# twice, and the second time by a profile of the first, which some of the tests give work to
+RUN FEATURES="${FEATURES}" config/program /patgate
 
 FROM scratch
 ARG VERSION=0.1.0
@@ -25,7 +24,7 @@ LABEL org.opencontainers.image.title="patgate" \
       org.opencontainers.image.revision="${REVISION}"
 # the certificate authorities that an https upstream is checked against
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
-COPY --from=build /src/target/release/patgate /patgate
+COPY --from=build /patgate /patgate
 USER 65532:65532
 # 8080: the proxy; 9090: health and metrics
 EXPOSE 8080 9090

@@ -12,6 +12,7 @@
 //! - `workers=2`: so many threads for each subject, on as many cores, the clients' among them
 //! - `tokens=1000`: so many tokens
 //!
+//! `PATGATE_PROGRAM`, in the environment, is the program to be timed instead of the one that is built with this.
 //! `cargo test --bench compare` tries it all out with patgate alone, in seconds, and judges no figure.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss)]
@@ -100,7 +101,8 @@ async fn compare(options: &Options, peers: &Path) {
     tokens.write(folder.path());
     let stage = Stage { folder: folder.path(), peers, origin, tokens: &tokens, workers: options.workers };
 
-    let program = Path::new(env!("CARGO_BIN_EXE_patgate"));
+    let program =
+        &std::env::var_os("PATGATE_PROGRAM").map_or_else(|| env!("CARGO_BIN_EXE_patgate").into(), PathBuf::from);
     let mut subjects = vec![stage.patgate("patgate", program)];
     if options.audit_dropped {
         subjects.push(stage.patgate_without_records("dropped", program));

@@ -16,9 +16,10 @@ use tempfile::TempDir;
 /// How long anything may take that should be quick; only a broken product waits this long.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The program under test.
+/// The program under test: the one that was built with the tests, or that which `PATGATE_PROGRAM` names.
 pub fn patgate() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_patgate"));
+    let mut command =
+        Command::new(std::env::var_os("PATGATE_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_patgate").into()));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PATGATE_")) {
         command.env_remove(name);
     }

@@ -23,7 +23,9 @@ fn the_linter_has_nothing_to_say() {
 fn it_builds_what_is_locked_and_runs_as_nobody() {
     let text = dockerfile();
     let last = text.split("\nFROM ").last().unwrap();
-    assert!(text.contains("cargo build --release --locked") && last.starts_with("scratch\n"));
+    let script = fs::read_to_string(repository().join("config/program")).unwrap();
+    assert!(text.contains("config/program /patgate") && script.contains("cargo build --release --locked"));
+    assert!(last.starts_with("scratch\n"));
     assert!(last.contains("USER 65532:65532") && last.contains("EXPOSE 8080 9090"));
     let variables = last.lines().find_map(|line| line.strip_prefix("ENV ")).unwrap();
     for variable in variables.split(' ') {
