@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
@@ -11,7 +12,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout_at};
+use tokio::task::coop::unconstrained;
+use tokio::time::{Instant, timeout};
 
 use crate::metrics::Held;
 
@@ -63,8 +65,9 @@ impl Connection {
     /// an answer to what was not asked yet. If so, whatever comes next will wake `keeper`.
     fn is_quiet(&mut self, keeper: &Waker) -> bool {
         let mut byte = [0];
-        let cx = &mut Context::from_waker(keeper);
-        Pin::new(&mut self.socket).poll_read(cx, &mut ReadBuf::new(&mut byte)).is_pending()
+        let look = poll_fn(|cx| Pin::new(&mut self.socket).poll_read(cx, &mut ReadBuf::new(&mut byte)));
+        // a task that has used up its share of time is told that nothing has come, whatever has
+        pin!(unconstrained(look)).poll(&mut Context::from_waker(keeper)).is_pending()
     }
 }
 
@@ -148,15 +151,16 @@ impl Pool {
     /// Closes what is of no use any more, even if this worker has nothing more to do.
     async fn keep(pool: Weak<Self>, noticed: Arc<Notice>, patience: Duration) {
         // nothing has been kept for longer by then: the oldest is first, and what comes meanwhile is younger
-        let mut due = Instant::now() + patience;
+        let mut rest = patience;
         loop {
-            let _ = timeout_at(due, noticed.0.notified()).await;
+            let _ = timeout(rest, noticed.0.notified()).await;
             let Some(pool) = pool.upgrade() else { return };
             let now = Instant::now();
             let is_fresh = |since: Instant| now.duration_since(since) < patience;
             let mut idle = pool.lock();
             idle.retain_mut(|(since, connection)| is_fresh(*since) && connection.is_quiet(&pool.keeper));
-            due = idle.first().map_or(now, |(since, _)| *since) + patience;
+            let kept = idle.first().map_or(Duration::ZERO, |(since, _)| now.duration_since(*since));
+            rest = patience.saturating_sub(kept);
         }
     }
 
@@ -168,6 +172,7 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+    use tokio::task::coop::poll_proceed;
     use tokio::time::{advance, sleep};
 
     use super::*;
@@ -206,6 +211,31 @@ mod tests {
         assert_eq!(&asked, b"asked");
         assert!(is_closed(&mut talking).await && is_closed(&mut ended).await);
         assert!(pool.take(Instant::now()).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_task_that_has_used_up_its_time_is_not_told_that_a_connection_is_quiet() {
+        let pool = Arc::new(Pool::new(8, PATIENCE));
+        let mut talking = put(&pool);
+        talking.write_all(b"x").await.unwrap();
+        poll_fn(|cx| {
+            while let Poll::Ready(share) = poll_proceed(cx) {
+                share.made_progress();
+            }
+            Poll::Ready(())
+        })
+        .await;
+        assert!(pool.take(Instant::now()).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_patience_is_borne() {
+        let pool = Arc::new(Pool::new(8, Duration::MAX));
+        let (_quiet, mut talking) = (put(&pool), put(&pool));
+        sleep(PATIENCE).await;
+        talking.write_all(b"x").await.unwrap();
+        assert!(is_closed(&mut talking).await);
+        assert_eq!(pool.lock().len(), 1);
     }
 
     #[tokio::test]
