@@ -31,8 +31,8 @@ const GONE: Duration = Duration::from_secs(5);
 /// How long the audit log may take after that to be written to its end.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// How long the process takes at the most, whatever hangs, to end after its drain. Whoever kills it sooner may
-/// cost audit records.
+/// How long the process takes at the most, whatever file hangs, to end after its drain. Whoever kills it sooner may
+/// cost audit records. Diagnostics that nobody takes from standard error are not counted in.
 pub const AFTER_DRAIN: Duration = GONE.saturating_add(LAST_WORDS);
 
 pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
@@ -207,10 +207,10 @@ impl House {
         let finished = runtime.block_on(async {
             signals.serve_until_stop(&reload).await;
             notify::notify(notify::STOPPING);
-            tracing::info!("draining: no new connections, running requests may finish");
             // readiness changes before the first connection is refused
             drain.advance(Phase::Draining);
             audit.begin_draining();
+            tracing::info!("draining: no new connections, running requests may finish");
             let finished = server.drain(signals.stop()).await;
             let all_gone = async {
                 server.gone().await;

@@ -16,7 +16,8 @@ use tempfile::TempDir;
 /// How long anything may take that should be quick; only a broken product waits this long.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The program under test: the one that was built with the tests, or that which `PATGATE_PROGRAM` names.
+/// The program under test: the one that was built with the tests, or that which `PATGATE_PROGRAM` names. Tests that
+/// start it by way of another program know the first one only.
 pub fn patgate() -> Command {
     let mut command =
         Command::new(std::env::var_os("PATGATE_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_patgate").into()));
