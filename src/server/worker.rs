@@ -271,13 +271,18 @@ mod tests {
         let runtime = Builder::new_current_thread().build().unwrap();
         let (blocked, release) = mpsc::channel::<()>();
         let (open, gone) = mpsc::channel::<()>();
-        run(runtime, async {
-            spawn_blocking(move || release.recv());
-            tokio::spawn(async move {
-                let _open = open;
-                std::future::pending::<()>().await;
+        let (done, ended) = mpsc::channel();
+        thread::spawn(move || {
+            run(runtime, async {
+                spawn_blocking(move || release.recv());
+                tokio::spawn(async move {
+                    let _open = open;
+                    std::future::pending::<()>().await;
+                });
             });
+            done.send(())
         });
+        assert!(ended.recv_timeout(Duration::from_secs(20)).is_ok(), "it waits for what blocks");
         assert_eq!(gone.try_recv(), Err(mpsc::TryRecvError::Disconnected), "what was open has been let go of");
         blocked.send(()).unwrap();
     }
