@@ -1,11 +1,12 @@
 //! patgate: an authentication sidecar that puts a lock on any MCP server.
 //!
 //! The floors, from the ground up; imports run downward only, and a test holds them to it:
-//! `deadline`, `document` and `verdict`, `token`, `mcp`, `watch`, `trace` and `metrics`, `access`, `descriptors`, `https`
+//! `charset`, `deadline`, `digits`, `document` and `verdict`, `token`, `mcp`, `watch`, `trace` and `metrics`, `access`, `descriptors`, `https`
 //! and `tls`, `source` and `audit`, `proxy`, `server`, `config`, `cli`.
 
 pub mod access;
 pub mod audit;
+pub mod charset;
 pub mod cli;
 pub mod config;
 pub mod deadline;

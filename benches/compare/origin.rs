@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
-use crate::http::Reader;
+use crate::http::{Reader, values};
 
 /// The event streams, by their paths. Whoever reads one asks for each event here.
 #[derive(Clone, Default)]
@@ -55,13 +55,17 @@ async fn serve(stream: TcpStream, events: Events) -> io::Result<()> {
     let mut reader = Reader::new(stream);
     let result = "x".repeat(240);
     let json = answer(&format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{{\"content\":\"{result}\"}}}}"));
-    let sse = chunked(&format!("event: message\ndata: {{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":\"{result}\"}}\n\n"));
+    let sse = chunked("", &event(&result));
     let large = [answer(&"x".repeat(16 * 1024)), answer(&"x".repeat(256 * 1024))];
     loop {
         let request = reader.message().await?;
         let echo;
         let bytes = match request.subject() {
             "/sse" => &sse,
+            "/session" => {
+                echo = in_session(&request.head, &event(&result));
+                &echo
+            }
             "/16k" => &large[0],
             "/256k" => &large[1],
             // the head as it arrived, and how much of a body
@@ -89,13 +93,31 @@ async fn stream_events(stream: &mut TcpStream, asked: &Notify) -> io::Result<()>
     }
 }
 
+fn event(result: &str) -> String {
+    format!("event: message\ndata: {{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":\"{result}\"}}\n\n")
+}
+
 fn answer(body: &str) -> Vec<u8> {
     let length = body.len();
     format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}").into()
 }
 
 /// One event in one write, as TypeScript SDK servers answer by default.
-fn chunked(body: &str) -> Vec<u8> {
-    let fields = "content-type: text/event-stream\r\ncache-control: no-cache\r\ntransfer-encoding: chunked";
-    format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len()).into()
+fn chunked(fields: &str, body: &str) -> Vec<u8> {
+    format!(
+        "HTTP/1.1 200 OK\r\n{fields}content-type: text/event-stream\r\ncache-control: no-cache\r\n\
+         transfer-encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
+        body.len()
+    )
+    .into()
+}
+
+/// The same from Express, with the session that the request has.
+fn in_session(head: &str, body: &str) -> Vec<u8> {
+    let session = values(head, "mcp-session-id").next().unwrap();
+    let fields = format!(
+        "X-Powered-By: Express\r\nmcp-session-id: {session}\r\nDate: Tue, 24 Nov 2026 12:00:00 GMT\r\nConnection: keep-alive\r\n\
+         Keep-Alive: timeout=5\r\n"
+    );
+    chunked(&fields, body)
 }

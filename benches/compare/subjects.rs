@@ -279,7 +279,7 @@ impl Subject {
     async fn answer(&self, path: &str, token: &str, status: u16, length: usize) -> String {
         let stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
         let mut reader = Reader::new(stream);
-        reader.stream().write_all(&traffic::request(path, token, length)).await.unwrap();
+        reader.stream().write_all(&traffic::request(path, token, "", length)).await.unwrap();
         let answer = reader.message().await.unwrap();
         assert_eq!(answer.subject(), status.to_string(), "{} at {path}: {}", self.name, answer.head);
         String::from_utf8(answer.body.to_vec()).unwrap()

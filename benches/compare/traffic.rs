@@ -22,18 +22,28 @@ pub struct Shape {
     pub name: &'static str,
     pub about: &'static str,
     path: &'static str,
+    /// Whether the client says all that one with the TypeScript SDK in Node says, its session among it.
+    in_session: bool,
     body: usize,
     status: u16,
     /// How many requests a connection carries.
     requests: usize,
 }
 
-const JSON: Shape =
-    Shape { name: "json", about: "JSON answer", path: "/json", body: 150, status: 200, requests: usize::MAX };
+const JSON: Shape = Shape {
+    name: "json",
+    about: "JSON answer",
+    path: "/json",
+    in_session: false,
+    body: 150,
+    status: 200,
+    requests: usize::MAX,
+};
 
-pub const SHAPES: [Shape; 8] = [
+pub const SHAPES: [Shape; 9] = [
     JSON,
     Shape { name: "sse", about: "one SSE event", path: "/sse", ..JSON },
+    Shape { name: "session", about: "the same in a session", path: "/session", in_session: true, ..JSON },
     Shape { name: "refused", about: "refused", status: 401, ..JSON },
     Shape { name: "16k-request", about: "16 KiB request", body: 16 * 1024, ..JSON },
     Shape { name: "16k-answer", about: "16 KiB answer", path: "/16k", ..JSON },
@@ -46,16 +56,25 @@ impl Shape {
     /// What client number `client` sends.
     fn request(&self, client: usize, path: &str, tokens: &[String]) -> Vec<u8> {
         let known = &tokens[client * tokens.len() / CONNECTIONS];
-        request(path, if self.status == 401 { "nobody-has-this-token" } else { known }, self.body)
+        let fields = if self.in_session {
+            format!(
+                "mcp-session-id: 5f0f2f2e-9d9c-4f62-8a2b-{client:012}\r\nConnection: keep-alive\r\n\
+                 accept-language: *\r\nsec-fetch-mode: cors\r\nuser-agent: node\r\naccept-encoding: gzip, deflate\r\n"
+            )
+        } else {
+            "User-Agent: compare/1\r\n".to_owned()
+        };
+        request(path, if self.status == 401 { "nobody-has-this-token" } else { known }, &fields, self.body)
     }
 }
 
-/// A call of a tool as MCP clients send it, with a claim that nobody should believe.
-pub fn request(path: &str, token: &str, length: usize) -> Vec<u8> {
+/// A call of a tool as MCP clients send it, with what else they say of themselves and a claim that nobody should
+/// believe.
+pub fn request(path: &str, token: &str, fields: &str, length: usize) -> Vec<u8> {
     let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"text":""#;
     let body = format!("{call}{}\"}}}}}}", "x".repeat(length - call.len() - 4));
     format!(
-        "POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: compare/1\r\nAuthorization: Bearer {token}\r\n\
+        "POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{fields}Authorization: Bearer {token}\r\n\
          Accept: application/json, text/event-stream\r\nContent-Type: application/json\r\n\
          MCP-Protocol-Version: 2025-11-25\r\nX-Auth-User: root\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()

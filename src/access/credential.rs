@@ -6,6 +6,7 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
 use super::denial::Denial;
+use crate::charset::Charset;
 use crate::token::TokenDigest;
 use crate::verdict::Reason;
 
@@ -60,10 +61,12 @@ fn bearer(value: &[u8]) -> Option<&str> {
     if fits { str::from_utf8(token).ok() } else { None }
 }
 
+static TOKEN68: Charset = Charset::alphanumeric_and(b"-._~+/");
+
 /// `token68 = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="`
 fn is_token68(text: &[u8]) -> bool {
     let end = text.iter().rposition(|byte| *byte != b'=').map_or(0, |last| last + 1);
-    end > 0 && text[..end].iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/".contains(byte))
+    end > 0 && TOKEN68.holds(&text[..end])
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use strum::IntoStaticStr;
 
 use super::record::{harmless, shown};
+use crate::digits;
 use crate::mcp::headers::{self, Claimed};
 use crate::mcp::{Body, Call, JsonError, MAX_DEPTH, Message, Reader};
 use crate::token::Prefix;
@@ -161,12 +162,7 @@ pub fn session_digest(sha256: &[u8; 32]) -> Box<str> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
-        // writing to a string does not fail
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes.iter().flat_map(|byte| digits::hex::<2>((*byte).into())).map(char::from).collect()
 }
 
 fn text(text: &str) -> Option<Box<str>> {

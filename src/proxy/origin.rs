@@ -14,6 +14,8 @@ use http::header::{
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Request, Uri};
 
+use super::rewrite::is_plain;
+
 const ALLOWED_HEADERS: &str = "Authorization, Content-Type, Accept, MCP-Protocol-Version, Mcp-Session-Id, \
      Last-Event-ID, Mcp-Method, Mcp-Name";
 const EXPOSED_HEADERS: &str = "Mcp-Session-Id, Retry-After, WWW-Authenticate, X-Request-Id";
@@ -133,8 +135,7 @@ impl Caller {
             let mut allowed = ALLOWED_HEADERS.to_owned();
             let requested = asked.get(ACCESS_CONTROL_REQUEST_HEADERS).and_then(|value| value.to_str().ok());
             for name in requested.into_iter().flat_map(|names| names.split(',')).map(str::trim) {
-                let fits = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-                if fits && name.to_ascii_lowercase().starts_with("mcp-param-") {
+                if is_plain(name) && name.to_ascii_lowercase().starts_with("mcp-param-") {
                     allowed.push_str(", ");
                     allowed.push_str(name);
                 }

@@ -18,6 +18,7 @@ use super::screen::Screen;
 use super::upstream::{Address, Failure, RequestHead};
 use crate::access::{IdentityHeaders, Permit};
 use crate::audit::RequestId;
+use crate::charset::Charset;
 use crate::digits;
 use crate::trace::{TRACEPARENT, TRACESTATE, TraceContext};
 
@@ -286,9 +287,10 @@ pub(super) fn set_request_id(headers: &mut HeaderMap, id: RequestId) {
     }
 }
 
-/// Letters, digits and `-`. Header names come in lower case from the parser.
-fn is_plain(name: &str) -> bool {
-    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+/// Whether it is made of letters, digits and `-`. Header names come in lower case from the parser.
+pub(super) fn is_plain(name: &str) -> bool {
+    static PLAIN: Charset = Charset::alphanumeric_and(b"-");
+    PLAIN.holds(name)
 }
 
 /// A name as upstreams in the tradition of CGI read it, who make one character of all that are no letters

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use sha2::{Digest, Sha256};
@@ -31,7 +31,37 @@ pub struct Sessions {
 type SessionKey = [u8; 32];
 
 /// The sessions that a request names; mostly one or none.
-pub(super) type Named = Vec<SessionKey>;
+#[derive(Debug)]
+pub(super) struct Named {
+    sessions: Vec<SessionKey>,
+    /// The first one as its header has it: most answers repeat it.
+    as_sent: Option<HeaderValue>,
+}
+
+impl Named {
+    /// The first one.
+    pub(super) fn first(&self) -> Option<&SessionKey> {
+        self.sessions.first()
+    }
+}
+
+/// What a user claims by a request, should the upstream accept it: the sessions in it that are nobody's as yet.
+#[derive(Debug)]
+pub(super) struct Claims {
+    sessions: Vec<SessionKey>,
+    as_sent: Option<HeaderValue>,
+}
+
+impl Claims {
+    /// Claims the sessions that the head of an answer names as well; returns the first of them. One that the request
+    /// had in its header is known already.
+    pub(super) fn add(&mut self, answer: &HeaderMap) -> Option<&SessionKey> {
+        let before = self.sessions.len();
+        let others = answer.get_all(MCP_SESSION_ID).iter().filter(|value| Some(*value) != self.as_sent.as_ref());
+        self.sessions.extend(others.map(|value| key(value.as_bytes())));
+        self.sessions.get(before)
+    }
+}
 
 impl Sessions {
     /// An empty table.
@@ -46,42 +76,43 @@ impl Sessions {
         self.owners.entry_count()
     }
 
-    /// Whether `user` may use every session that she names.
-    pub(super) fn may_use(&self, named: &Named, user: &str) -> bool {
-        named.iter().all(|session| self.owners.get(session).is_none_or(|owner| *owner == *user))
+    /// What `user` claims by naming these sessions; nothing if one of them is somebody else's.
+    pub(super) fn may_use(&self, named: Named, user: &str) -> Option<Claims> {
+        let Named { mut sessions, as_sent } = named;
+        let mut is_hers = true;
+        sessions.retain(|session| {
+            let owner = self.owners.get(session);
+            is_hers &= owner.as_ref().is_none_or(|owner| **owner == *user);
+            owner.is_none()
+        });
+        is_hers.then_some(Claims { sessions, as_sent })
     }
 
     /// The upstream accepted these sessions from `user`, or made one for her: hers they are, unless
-    /// they are somebody's already.
-    pub(super) fn claim(&self, sessions: impl Iterator<Item = SessionKey>, user: &str) {
-        for session in sessions {
-            if !self.owners.contains_key(&session) {
-                self.owners.entry(session).or_insert_with(|| user.into());
-            }
+    /// they are somebody's by now.
+    pub(super) fn claim(&self, claims: Claims, user: &str) {
+        for session in claims.sessions {
+            self.owners.entry(session).or_insert_with(|| user.into());
         }
     }
 }
 
 /// The sessions that a request names, in its header or, with the older transport, in its query.
 pub(super) fn named(headers: &HeaderMap, uri: &Uri) -> Named {
-    let in_query = uri.query().into_iter().flat_map(|query| {
+    let in_header = headers.get_all(MCP_SESSION_ID);
+    let mut sessions: Vec<_> = in_header.iter().map(|value| key(value.as_bytes())).collect();
+    if let Some(query) = uri.query() {
         // decoded as an upstream would, so that no spelling of the name goes unseen
         let pairs = form_urlencoded::parse(query.as_bytes());
-        pairs.filter(|(name, _)| is_session_name(name)).map(|(_, id)| key(id.as_bytes())).collect::<Vec<_>>()
-    });
-    let mut named = in_headers(headers);
-    named.extend(in_query);
-    named
+        sessions.extend(pairs.filter(|(name, _)| is_session_name(name)).map(|(_, id)| key(id.as_bytes())));
+    }
+    Named { sessions, as_sent: in_header.iter().next().cloned() }
 }
 
 /// Whether a request names its session in the query, as the older transport does.
 pub(super) fn in_query(uri: &Uri) -> bool {
     let query = uri.query().unwrap_or_default();
     form_urlencoded::parse(query.as_bytes()).any(|(name, _)| is_session_name(&name))
-}
-
-pub(super) fn in_headers(headers: &HeaderMap) -> Named {
-    headers.get_all(MCP_SESSION_ID).iter().map(|value| key(value.as_bytes())).collect()
 }
 
 /// A bracket makes a list of the value for some parsers, and the list of one is as good as the value.
@@ -108,37 +139,77 @@ mod tests {
         [(MCP_SESSION_ID, HeaderValue::from_static(id))].into_iter().collect()
     }
 
+    fn in_query(id: &str) -> Named {
+        named(&HeaderMap::new(), &format!("/message?sessionId={id}").parse().unwrap())
+    }
+
+    /// Whether the user may name these sessions; the upstream accepts that.
+    fn uses(sessions: &Sessions, named: Named, user: &str) -> bool {
+        sessions.may_use(named, user).map(|claims| sessions.claim(claims, user)).is_some()
+    }
+
     #[test]
     fn a_session_belongs_to_the_user_for_whom_it_was_made() {
         let sessions = sessions();
-        let named = named(&in_header("s1"), &Uri::from_static("/mcp"));
-        sessions.claim(in_headers(&in_header("s1")).into_iter(), "alice");
-        assert!(sessions.may_use(&named, "alice"));
-        assert!(!sessions.may_use(&named, "bob"));
-        sessions.claim(named.clone().into_iter(), "bob");
-        assert!(sessions.may_use(&named, "alice") && !sessions.may_use(&named, "bob"));
+        let nothing = HeaderMap::new();
+        let mut claims = sessions.may_use(named(&nothing, &Uri::from_static("/mcp")), "alice").unwrap();
+        assert_eq!(claims.add(&in_header("s1")), Some(&key(b"s1")));
+        sessions.claim(claims, "alice");
+        let named = || named(&in_header("s1"), &Uri::from_static("/mcp"));
+        assert!(sessions.may_use(named(), "bob").is_none());
+        assert!(sessions.may_use(named(), "alice").is_some());
+    }
+
+    #[test]
+    fn a_session_belongs_to_who_was_accepted_first() {
+        let sessions = sessions();
+        let (alice, bob) = (sessions.may_use(in_query("s1"), "alice"), sessions.may_use(in_query("s1"), "bob"));
+        sessions.claim(bob.unwrap(), "bob");
+        sessions.claim(alice.unwrap(), "alice");
+        assert!(!uses(&sessions, in_query("s1"), "alice"));
+        assert!(uses(&sessions, in_query("s1"), "bob"));
+    }
+
+    #[test]
+    fn one_session_of_somebody_else_is_too_many() {
+        let sessions = sessions();
+        assert!(uses(&sessions, in_query("hers"), "alice") && uses(&sessions, in_query("his"), "bob"));
+        for both in ["hers&sessionId=his", "his&sessionId=hers", "his&sessionId=new"] {
+            assert!(!uses(&sessions, in_query(both), "alice"), "{both}");
+        }
+        assert!(uses(&sessions, in_query("new"), "bob"), "who was turned away has claimed nothing");
+    }
+
+    #[test]
+    fn an_answer_that_repeats_the_session_of_its_request_names_no_other() {
+        let sessions = sessions();
+        let ask = |id| sessions.may_use(named(&in_header(id), &Uri::from_static("/mcp")), "alice").unwrap();
+        assert_eq!(ask("s1").add(&in_header("s1")), None);
+        assert_eq!(ask("s1").add(&in_header("s2")), Some(&key(b"s2")));
+        sessions.claim(ask("s1"), "alice");
+        // it is known by now, and the one that is new is told of all the same
+        assert_eq!(ask("s1").add(&in_header("s2")), Some(&key(b"s2")));
+        assert!(!uses(&sessions, in_query("s1"), "bob"));
     }
 
     #[test]
     fn a_new_session_is_kept_however_often_the_old_ones_were_used() {
         let sessions = sessions();
-        let of = |id: &str| named(&HeaderMap::new(), &format!("/message?sessionId={id}").parse().unwrap());
         for _ in 0..50 {
             for old in 0..100 {
-                sessions.claim(of(&old.to_string()).into_iter(), "bob");
-                assert!(sessions.may_use(&of(&old.to_string()), "bob"));
+                assert!(uses(&sessions, in_query(&old.to_string()), "bob"));
             }
         }
-        sessions.claim(of("new").into_iter(), "alice");
+        assert!(uses(&sessions, in_query("new"), "alice"));
         sessions.owners.run_pending_tasks();
-        assert!(!sessions.may_use(&of("new"), "bob"));
+        assert!(!uses(&sessions, in_query("new"), "bob"));
     }
 
     #[test]
     fn every_spelling_in_the_query_is_the_same_session() {
         let sessions = sessions();
         let of = |target: &'static str| named(&HeaderMap::new(), &Uri::from_static(target));
-        sessions.claim(of("/message?sessionId=a-b").into_iter(), "alice");
+        assert!(uses(&sessions, of("/message?sessionId=a-b"), "alice"));
         for target in [
             "/message?sessionId=a-b",
             "/message?x=1&session_id=a-b",
@@ -148,8 +219,8 @@ mod tests {
             "/message?session_id%5B0%5D=a-b",
             "/message?sessionId=other&sessionId=a-b",
         ] {
-            assert!(!sessions.may_use(&of(target), "bob"), "{target}");
+            assert!(!uses(&sessions, of(target), "bob"), "{target}");
         }
-        assert!(sessions.may_use(&of("/message?sessionId=other"), "bob"));
+        assert!(uses(&sessions, of("/message?sessionId=other"), "bob"));
     }
 }

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::digest::TokenHash;
 use super::rules::NameRules;
+use crate::charset::Charset;
 use crate::document::{Problem, Problems};
 
 /// What logs, listings and revocation call a token: never secret, safe in a header and a file name.
@@ -20,9 +21,8 @@ impl TokenId {
     /// # Errors
     /// What is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let fits = (1..=64).contains(&text.len())
-            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-        if fits {
+        static OF_IDS: Charset = Charset::alphanumeric_and(b"-_.");
+        if (1..=64).contains(&text.len()) && OF_IDS.holds(text) {
             Ok(Self(text.into()))
         } else {
             Err("not a token id: write 1 to 64 letters, digits, `-`, `_` or `.`".to_owned())

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use super::digest::TokenDigest;
 use super::list::TokenId;
+use crate::charset::Charset;
 
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const ID_LENGTH: usize = 10;
@@ -85,10 +86,8 @@ impl Prefix {
     /// # Errors
     /// What is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let fits = (2..=32).contains(&text.len())
-            && text.ends_with('_')
-            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        if fits {
+        static OF_PREFIXES: Charset = Charset::alphanumeric_and(b"_");
+        if (2..=32).contains(&text.len()) && text.ends_with('_') && OF_PREFIXES.holds(text) {
             Ok(Self(text.into()))
         } else {
             Err(format!("`{text}` cannot be a prefix: write 2 to 32 letters, digits and `_`, ending in `_`"))
@@ -120,12 +119,7 @@ impl Prefix {
     /// Looks at the checksum of a token that has this prefix.
     pub fn check(&self, token: &str) -> Checksum {
         let Some(rest) = token.strip_prefix(&*self.0) else { return Checksum::Foreign };
-        let whole = rest.len() == ID_LENGTH + 1 + SECRET_LENGTH + CHECKSUM_LENGTH
-            && rest.bytes().enumerate().all(|(index, byte)| match index {
-                ID_LENGTH => byte == b'_',
-                _ => byte.is_ascii_alphanumeric(),
-            });
-        if whole {
+        if is_whole(rest.as_bytes()) {
             // every character is ASCII, so every index is a boundary
             let (body, checksum) = token.split_at(token.len() - CHECKSUM_LENGTH);
             if checksum_of(body) == checksum {
@@ -187,6 +181,13 @@ impl Default for Prefix {
     fn default() -> Self {
         Self("mcp_pat_".into())
     }
+}
+
+/// Whether id, secret and checksum are there, in digits of base62.
+fn is_whole(rest: &[u8]) -> bool {
+    static DIGITS: Charset = Charset::alphanumeric_and(b"");
+    let Some((id, [b'_', digits @ ..])) = rest.split_at_checked(ID_LENGTH) else { return false };
+    digits.len() == SECRET_LENGTH + CHECKSUM_LENGTH && DIGITS.holds(id) && DIGITS.holds(digits)
 }
 
 fn checksum_of(body: &str) -> Base62<CHECKSUM_LENGTH> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules of the crate, from the ground up.
 const FLOORS: [&[&str]; 9] = [
-    &["deadline", "digits", "document", "verdict"],
+    &["charset", "deadline", "digits", "document", "verdict"],
     &["mcp", "metrics", "token", "trace", "watch"],
     &["access", "descriptors", "https", "tls"],
     &["source", "audit"],
