@@ -16,7 +16,12 @@ pub struct Deadline {
 impl Deadline {
     /// Sets it so far from now, whether or not there was one.
     pub fn set(&mut self, patience: Duration) {
-        self.at = Some(Instant::now() + patience);
+        self.set_at(Instant::now() + patience);
+    }
+
+    /// Sets it to this moment, whether or not there was one.
+    pub fn set_at(&mut self, at: Instant) {
+        self.at = Some(at);
     }
 
     /// There is none any more.

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use http::Response;
 use http::header::CONTENT_TYPE;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 pub use address::{Address, AddressError};
 pub(super) use arriving::Arriving;
@@ -174,10 +174,7 @@ impl Upstream {
         since: Instant,
     ) -> Result<Sent, Failure> {
         let mut awaited = Awaited::new(upload.method().clone(), self.limits);
-        let answer = answered(&mut connection, &mut upload, &mut awaited);
-        let Ok(answer) = timeout_at(since + self.head_timeout, answer).await else {
-            return Err(Failure::Timeout("to answer"));
-        };
+        let answer = answered(&mut connection, &mut upload, &mut awaited, since + self.head_timeout).await;
         let meter = upload.meter();
         let (arrived, sent) = match answer {
             Ok(answer) => answer,
@@ -206,15 +203,18 @@ fn is_event_stream(answer: &Response<()>) -> bool {
     content_type.is_some_and(|value| value.as_bytes().to_ascii_lowercase().starts_with(b"text/event-stream"))
 }
 
-/// Sends a request and reads the head of its answer, whichever is first; also says whether all of the
-/// request is out by then.
+/// Sends a request and reads the head of its answer, whichever is first, until that moment; also says whether all
+/// of the request is out by then.
 async fn answered(
     connection: &mut Connection,
     upload: &mut Upload,
     awaited: &mut Awaited,
+    until: Instant,
 ) -> Result<(Arrived, bool), Failure> {
     let (mut sent, mut refused) = (false, None);
     let mut is_first = true;
+    let (socket, deadline) = connection.in_time();
+    deadline.set_at(until);
     poll_fn(|cx| {
         // requests that came in together are all read before one is sent on: so the upstream is woken once for
         // all of them, which costs more than asking again
@@ -223,7 +223,7 @@ async fn answered(
             return Poll::Pending;
         }
         if !sent && refused.is_none() {
-            match upload.poll(cx, connection.socket()) {
+            match upload.poll(cx, socket) {
                 Poll::Ready(Ok(())) => sent = true,
                 // an upstream that reads no further may have answered
                 Poll::Ready(Err(Stopped::Socket(error))) => refused = Some(error),
@@ -231,9 +231,13 @@ async fn answered(
                 Poll::Pending => {}
             }
         }
-        match awaited.poll(cx, connection.socket()) {
-            Poll::Ready(arrived) => Poll::Ready(arrived.map(|arrived| (arrived, sent))),
-            Poll::Pending => refused.take().map_or(Poll::Pending, |error| Poll::Ready(Err(Failure::Broken(error)))),
+        if let Poll::Ready(arrived) = awaited.poll(cx, socket) {
+            deadline.clear();
+            return Poll::Ready(arrived.map(|arrived| (arrived, sent)));
+        }
+        match refused.take() {
+            Some(error) => Poll::Ready(Err(Failure::Broken(error))),
+            None => deadline.poll(cx).map(|()| Err(Failure::Timeout("to answer"))),
         }
     })
     .await

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, timeout};
 
+use crate::deadline::Deadline;
 use crate::metrics::Held;
 
 /// How much is read at once where it is not known how much comes, in bytes.
@@ -45,15 +46,22 @@ impl fmt::Debug for dyn Socket {
 pub(super) struct Connection {
     socket: Box<dyn Socket>,
     open: Held,
+    /// By when the head of an answer has to be there; kept, so that each exchange need not register a timer.
+    deadline: Deadline,
 }
 
 impl Connection {
     pub(super) fn new(socket: Box<dyn Socket>, open: Held) -> Self {
-        Self { socket, open }
+        Self { socket, open, deadline: Deadline::default() }
     }
 
     pub(super) fn socket(&mut self) -> &mut Box<dyn Socket> {
         &mut self.socket
+    }
+
+    /// The socket, and the deadline of what is read from it.
+    pub(super) fn in_time(&mut self) -> (&mut Box<dyn Socket>, &mut Deadline) {
+        (&mut self.socket, &mut self.deadline)
     }
 
     /// The socket, and what counts it as open.
