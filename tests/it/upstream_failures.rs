@@ -115,6 +115,27 @@ fn an_upstream_that_does_not_answer_is_a_504_and_its_connection_is_closed() {
 }
 
 #[test]
+fn each_answer_on_a_connection_has_all_the_time_there_is_and_no_more() {
+    let (origin, _folder, token, proxy) = staged("workers = 1\n[timeouts]\nupstream_head = \"2s\"");
+    let mut client = Line::to(&proxy.address);
+    client.send(post(&token, "{}"));
+    let mut upstream = origin.accept();
+    // together they take longer than one may
+    for _ in 0..2 {
+        upstream.request();
+        std::thread::sleep(Duration::from_millis(1_200));
+        upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}");
+        assert_eq!(client.answer().status, 200);
+        client.send(post(&token, "{}"));
+    }
+    upstream.request();
+    let asked = Instant::now();
+    assert_eq!(client.answer().status, 504);
+    assert!(asked.elapsed() > Duration::from_millis(1_500), "{:?}", asked.elapsed());
+    upstream.await_end();
+}
+
+#[test]
 fn an_answer_that_pauses_for_too_long_breaks_off_unless_it_is_an_event_stream() {
     let (origin, _folder, token, proxy) = staged("[timeouts]\nanswer_idle = \"300ms\"");
     let begin = |content_type: &str| {
