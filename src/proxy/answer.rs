@@ -154,6 +154,12 @@ pub(super) fn bad_framing() -> Answer {
     Answer::new(StatusCode::BAD_REQUEST, Reason::MalformedRequest, message).with(CONNECTION, "close")
 }
 
+/// A value of a header field that would be another one to who reads it behind us.
+pub(super) fn untrimmed() -> Answer {
+    let message = "the value of a header field begins or ends with white space: send it without";
+    Answer::new(StatusCode::BAD_REQUEST, Reason::MalformedRequest, message)
+}
+
 /// A request body past its limit.
 pub(super) fn body_too_large() -> Answer {
     let message =

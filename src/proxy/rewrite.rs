@@ -108,6 +108,9 @@ impl Rules {
         if !connection.is_plainly_framed {
             return Err(answer::bad_framing());
         }
+        if !connection.is_trimmed {
+            return Err(answer::untrimmed());
+        }
         let mut head = RequestHead::new(method, &self.target(uri)?);
         head.field(&HOST, &self.host);
         self.pass(headers, &connection, &mut head);
@@ -203,6 +206,9 @@ struct OfConnection {
     /// Whether nothing is lost when the framing is made anew: one length in digits at most, no coding but
     /// `chunked`.
     is_plainly_framed: bool,
+    /// Whether no value begins or ends with white space. HTTP/2 can send such values and must not (RFC 9113 section
+    /// 8.2.1); HTTP/1.1 cannot, and whoever reads it drops that space: what was judged would be another value.
+    is_trimmed: bool,
     is_coded: bool,
     /// The fields that `Connection` says belong to it, too.
     nominated: Vec<HeaderName>,
@@ -211,8 +217,10 @@ struct OfConnection {
 impl OfConnection {
     fn read(headers: &HeaderMap) -> Self {
         let (mut lengths, mut codings, mut fits, mut nominated) = (0, 0, true, Vec::new());
+        let mut is_trimmed = true;
         for (name, value) in headers {
             let value = value.as_bytes();
+            is_trimmed &= value.trim_ascii().len() == value.len();
             if *name == CONTENT_LENGTH {
                 lengths += 1;
                 // over HTTP/2 even an empty one gets here
@@ -225,7 +233,7 @@ impl OfConnection {
                 nominated.extend(names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()));
             }
         }
-        Self { is_plainly_framed: fits && lengths <= 1 && codings <= 1, is_coded: codings > 0, nominated }
+        Self { is_plainly_framed: fits && lengths <= 1 && codings <= 1, is_trimmed, is_coded: codings > 0, nominated }
     }
 
     /// Whether a field stays on it (RFC 9110 section 7.6.1).

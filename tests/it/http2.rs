@@ -296,6 +296,25 @@ fn cookies_that_came_in_crumbs_are_joined_again() {
     assert_eq!(origin.received()[0].values("cookie"), ["a=1; b=2"]);
 }
 
+/// HTTP/1.1 drops the space around a value: what the upstream reads would be another value than the one that was judged.
+#[test]
+fn no_space_around_a_value_makes_it_another_one() {
+    let origin = Origin::answering("HTTP/1.1 200 OK\r\nmcp-session-id: hers\r\ncontent-length: 2\r\n\r\n{}");
+    let folder = Folder::new();
+    let (alice, bob) = (folder.token("alice", &[]), folder.token("bob", &[]));
+    let proxy = folder.serve(&origin.url(), "");
+    let mut client = Client::to(&proxy);
+    assert_eq!(client.ask(get(&proxy, &alice)).0.status, 200);
+    for session in ["hers", " hers", "hers ", "\thers", "hers\t", "  hers  "] {
+        let status = client.ask(get(&proxy, &bob).header("mcp-session-id", session)).0.status;
+        assert_eq!(status, if session == "hers" { 404 } else { 400 }, "{session:?}");
+    }
+    assert_eq!(client.ask(get(&proxy, &bob).header("mcp-name", "tool ")).0.status, 400);
+    assert_eq!(client.ask(get(&proxy, &bob).header("mcp-name", "a tool")).0.status, 200);
+    assert_eq!(origin.received().len(), 2);
+    assert_eq!(proxy.audit(9).iter().filter(|record| record["reason"] == "malformed_request").count(), 6);
+}
+
 #[test]
 fn a_head_or_a_body_past_its_limit_is_refused() {
     let origin = Origin::plain();
