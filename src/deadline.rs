@@ -1,9 +1,11 @@
 //! Moments by which something must have happened, in tasks that are polled anyway.
 
-use std::pin::Pin;
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// A moment that is cheap to put off and to drop: the timer looks at it only when it goes off.
@@ -37,7 +39,8 @@ impl Deadline {
             timer.as_mut().reset(at);
         }
         loop {
-            ready!(timer.as_mut().poll(cx));
+            // a task that has used up its share of time is late all the same
+            ready!(pin!(unconstrained(timer.as_mut())).poll(cx));
             if at <= timer.deadline() {
                 return Poll::Ready(());
             }

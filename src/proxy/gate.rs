@@ -21,7 +21,7 @@ use super::rate::{self, Rates};
 use super::reading::{self, Reading, drain};
 use super::rewrite::{self, Hop, Rules};
 use super::screen::{Screen, Screened};
-use super::sessions::{self, Claims, Sessions};
+use super::sessions::{self, Named, Sessions};
 use super::streams::Streams;
 use super::upstream::{self, Arriving, Counts, Failure, Reply, Upstream};
 use crate::access::{Credential, Denial, Directory, Finding, IdentityHeaders, Permit, Question};
@@ -174,10 +174,10 @@ impl Gate {
         let caller = Caller::of(request.headers(), &self.origins);
 
         let mut response = match self.judge(&request, peer, &caller, &mut record).await {
-            Ok((permit, claims, turn)) => {
+            Ok((permit, named, turn)) => {
                 record.note(|facts| facts.reason = Reason::Ok);
                 let hop = Hop { client_ip: ip, secure, host, request_id, trace };
-                match self.forward(request, &permit, claims, &hop, &mut record).await {
+                match self.forward(request, &permit, named, &hop, &mut record).await {
                     Ok(reply) => self.follow(reply, permit, turn, record),
                     Err(Some(answer)) => close(answer, record),
                     // the client has left: nobody reads an answer, and the record says so by not having one
@@ -210,7 +210,7 @@ impl Gate {
         peer: Peer,
         caller: &Caller,
         record: &mut OpenRecord,
-    ) -> Result<(Permit, Claims, Turn), Answer> {
+    ) -> Result<(Permit, Named, Turn), Answer> {
         if !record.has_room() {
             return Err(answer::audit_unavailable());
         }
@@ -234,13 +234,15 @@ impl Gate {
         let permit = self.admit(request.headers(), peer, record).await?;
         let named = sessions::named(request.headers(), request.uri());
         record.note(|facts| facts.session = named.first().map(session_digest));
-        let claims = self.sessions.may_use(named, permit.grant().user()).ok_or_else(answer::session_mismatch)?;
+        if !self.sessions.may_use(&named, permit.grant().user()) {
+            return Err(answer::session_mismatch());
+        }
         if request.body().size_hint().lower() > self.body_limit {
             return Err(answer::body_too_large());
         }
         let turn = self.in_flight.begin(permit.grant()).ok_or_else(answer::too_many_streams)?;
         self.rates.call(permit.grant()).map_err(|limit| answer::rate_limited(limit.what, limit.wait))?;
-        Ok((permit, claims, turn))
+        Ok((permit, named, turn))
     }
 
     /// Judges the credential. A list of digests knows the answer by itself, and nothing is waited for.
@@ -294,7 +296,7 @@ impl Gate {
         &self,
         request: Request<Incoming>,
         permit: &Permit,
-        mut claims: Claims,
+        mut named: Named,
         hop: &Hop,
         record: &mut OpenRecord,
     ) -> Result<Reply<Screened>, Option<Answer>> {
@@ -317,11 +319,11 @@ impl Gate {
         })?;
         // the answer may have been long in coming
         self.streams.confirm(permit).map_err(|denial| answer::denied(&denial))?;
-        if let Some(made) = claims.add(reply.response.headers()) {
+        if let Some(made) = named.add(reply.response.headers()) {
             record.note(|facts| facts.session = Some(session_digest(made)));
         }
         if reply.response.status().is_success() {
-            self.sessions.claim(claims, permit.grant().user());
+            self.sessions.claim(&named, permit.grant().user());
         }
         Ok(reply)
     }

@@ -30,7 +30,7 @@ pub struct Sessions {
 /// The SHA-256 of a session's id: of one size, and nothing that could be used if it leaked.
 type SessionKey = [u8; 32];
 
-/// The sessions that a request names; mostly one or none.
+/// The sessions that a request names, and then its answer; mostly one or none.
 #[derive(Debug)]
 pub(super) struct Named {
     sessions: Vec<SessionKey>,
@@ -43,22 +43,15 @@ impl Named {
     pub(super) fn first(&self) -> Option<&SessionKey> {
         self.sessions.first()
     }
-}
 
-/// What a user claims by a request, should the upstream accept it: the sessions in it that are nobody's as yet.
-#[derive(Debug)]
-pub(super) struct Claims {
-    sessions: Vec<SessionKey>,
-    as_sent: Option<HeaderValue>,
-}
-
-impl Claims {
-    /// Claims the sessions that the head of an answer names as well; returns the first of them. One that the request
-    /// had in its header is known already.
+    /// Adds those that the head of an answer names; returns the first of them, unless it is the one that the
+    /// request had in its header, and so is there already.
     pub(super) fn add(&mut self, answer: &HeaderMap) -> Option<&SessionKey> {
         let before = self.sessions.len();
-        let others = answer.get_all(MCP_SESSION_ID).iter().filter(|value| Some(*value) != self.as_sent.as_ref());
-        self.sessions.extend(others.map(|value| key(value.as_bytes())));
+        let is_other = |value: &&HeaderValue| Some(*value) != self.as_sent.as_ref();
+        let values = answer.get_all(MCP_SESSION_ID);
+        self.sessions.extend(values.iter().filter(is_other).map(|value| key(value.as_bytes())));
+        values.iter().next().filter(is_other)?;
         self.sessions.get(before)
     }
 }
@@ -76,23 +69,19 @@ impl Sessions {
         self.owners.entry_count()
     }
 
-    /// What `user` claims by naming these sessions; nothing if one of them is somebody else's.
-    pub(super) fn may_use(&self, named: Named, user: &str) -> Option<Claims> {
-        let Named { mut sessions, as_sent } = named;
-        let mut is_hers = true;
-        sessions.retain(|session| {
-            let owner = self.owners.get(session);
-            is_hers &= owner.as_ref().is_none_or(|owner| **owner == *user);
-            owner.is_none()
-        });
-        is_hers.then_some(Claims { sessions, as_sent })
+    /// Whether `user` may use every session that she names.
+    pub(super) fn may_use(&self, named: &Named, user: &str) -> bool {
+        named.sessions.iter().all(|session| self.owners.get(session).is_none_or(|owner| *owner == *user))
     }
 
     /// The upstream accepted these sessions from `user`, or made one for her: hers they are, unless
-    /// they are somebody's by now.
-    pub(super) fn claim(&self, claims: Claims, user: &str) {
-        for session in claims.sessions {
-            self.owners.entry(session).or_insert_with(|| user.into());
+    /// they are somebody's already.
+    pub(super) fn claim(&self, named: &Named, user: &str) {
+        for session in &named.sessions {
+            // it may have been forgotten since it was looked up
+            if !self.owners.contains_key(session) {
+                self.owners.entry(*session).or_insert_with(|| user.into());
+            }
         }
     }
 }
@@ -144,52 +133,69 @@ mod tests {
     }
 
     /// Whether the user may name these sessions; the upstream accepts that.
-    fn uses(sessions: &Sessions, named: Named, user: &str) -> bool {
-        sessions.may_use(named, user).map(|claims| sessions.claim(claims, user)).is_some()
+    fn uses(sessions: &Sessions, named: &Named, user: &str) -> bool {
+        let may_use = sessions.may_use(named, user);
+        if may_use {
+            sessions.claim(named, user);
+        }
+        may_use
     }
 
     #[test]
     fn a_session_belongs_to_the_user_for_whom_it_was_made() {
         let sessions = sessions();
-        let nothing = HeaderMap::new();
-        let mut claims = sessions.may_use(named(&nothing, &Uri::from_static("/mcp")), "alice").unwrap();
-        assert_eq!(claims.add(&in_header("s1")), Some(&key(b"s1")));
-        sessions.claim(claims, "alice");
-        let named = || named(&in_header("s1"), &Uri::from_static("/mcp"));
-        assert!(sessions.may_use(named(), "bob").is_none());
-        assert!(sessions.may_use(named(), "alice").is_some());
-    }
-
-    #[test]
-    fn a_session_belongs_to_who_was_accepted_first() {
-        let sessions = sessions();
-        let (alice, bob) = (sessions.may_use(in_query("s1"), "alice"), sessions.may_use(in_query("s1"), "bob"));
-        sessions.claim(bob.unwrap(), "bob");
-        sessions.claim(alice.unwrap(), "alice");
-        assert!(!uses(&sessions, in_query("s1"), "alice"));
-        assert!(uses(&sessions, in_query("s1"), "bob"));
+        let of = |id| named(&in_header(id), &Uri::from_static("/mcp"));
+        let mut initialize = named(&HeaderMap::new(), &Uri::from_static("/mcp"));
+        assert!(sessions.may_use(&initialize, "alice"));
+        assert_eq!(initialize.add(&in_header("s1")), Some(&key(b"s1")));
+        sessions.claim(&initialize, "alice");
+        assert!(uses(&sessions, &of("s1"), "alice"));
+        assert!(!uses(&sessions, &of("s1"), "bob"));
+        sessions.claim(&of("s1"), "bob");
+        assert!(uses(&sessions, &of("s1"), "alice"), "who came first keeps it");
     }
 
     #[test]
     fn one_session_of_somebody_else_is_too_many() {
         let sessions = sessions();
-        assert!(uses(&sessions, in_query("hers"), "alice") && uses(&sessions, in_query("his"), "bob"));
-        for both in ["hers&sessionId=his", "his&sessionId=hers", "his&sessionId=new"] {
-            assert!(!uses(&sessions, in_query(both), "alice"), "{both}");
+        assert!(uses(&sessions, &in_query("hers"), "alice") && uses(&sessions, &in_query("his"), "bob"));
+        for both in ["hers&sessionId=his", "his&sessionId=hers", "new&sessionId=his"] {
+            assert!(!uses(&sessions, &in_query(both), "alice"), "{both}");
         }
-        assert!(uses(&sessions, in_query("new"), "bob"), "who was turned away has claimed nothing");
+        assert!(uses(&sessions, &in_query("new"), "bob"), "who was turned away has claimed nothing");
     }
 
     #[test]
-    fn an_answer_that_repeats_the_session_of_its_request_names_no_other() {
+    fn a_session_that_was_forgotten_meanwhile_is_its_users_again() {
         let sessions = sessions();
-        let ask = |id| sessions.may_use(named(&in_header(id), &Uri::from_static("/mcp")), "alice").unwrap();
-        assert_eq!(ask("s1").add(&in_header("s1")), None);
-        assert_eq!(ask("s1").add(&in_header("s2")), Some(&key(b"s2")));
-        sessions.claim(ask("s1"), "alice");
-        // it is known by now, and the one that is new is told of all the same
-        assert_eq!(ask("s1").add(&in_header("s2")), Some(&key(b"s2")));
-        assert!(!uses(&sessions, in_query("s1"), "bob"));
+        let mut named = named(&in_header("s1"), &Uri::from_static("/mcp"));
+        assert!(uses(&sessions, &named, "alice"));
+        sessions.owners.invalidate_all();
+        assert_eq!(named.add(&in_header("s1")), None);
+        sessions.claim(&named, "alice");
+        assert!(!uses(&sessions, &in_query("s1"), "bob"));
+    }
+
+    #[test]
+    fn an_answer_tells_of_a_session_only_if_it_is_not_the_requests() {
+        let [one, two] = ["s1", "s2"].map(HeaderValue::from_static);
+        let fields = |values: &[&HeaderValue]| -> HeaderMap {
+            values.iter().map(|value| (MCP_SESSION_ID, (*value).clone())).collect()
+        };
+        for (request, answer, told, all) in [
+            (&[&one][..], &[&one][..], None, &["s1"][..]),
+            (&[&one], &[&two], Some("s2"), &["s1", "s2"]),
+            (&[&one], &[&one, &two], None, &["s1", "s2"]),
+            (&[&one], &[&two, &one], Some("s2"), &["s1", "s2"]),
+            (&[&one, &two], &[&one], None, &["s1", "s2"]),
+            (&[], &[&one, &two], Some("s1"), &["s1", "s2"]),
+            (&[&one], &[], None, &["s1"]),
+        ] {
+            let mut named = named(&fields(request), &Uri::from_static("/mcp"));
+            assert_eq!(named.add(&fields(answer)).copied(), told.map(|id: &str| key(id.as_bytes())), "{answer:?}");
+            let all: Vec<_> = all.iter().map(|id| key(id.as_bytes())).collect();
+            assert_eq!(named.sessions, all, "{request:?} {answer:?}");
+        }
     }
 
     #[test]
@@ -197,19 +203,19 @@ mod tests {
         let sessions = sessions();
         for _ in 0..50 {
             for old in 0..100 {
-                assert!(uses(&sessions, in_query(&old.to_string()), "bob"));
+                assert!(uses(&sessions, &in_query(&old.to_string()), "bob"));
             }
         }
-        assert!(uses(&sessions, in_query("new"), "alice"));
+        assert!(uses(&sessions, &in_query("new"), "alice"));
         sessions.owners.run_pending_tasks();
-        assert!(!uses(&sessions, in_query("new"), "bob"));
+        assert!(!uses(&sessions, &in_query("new"), "bob"));
     }
 
     #[test]
     fn every_spelling_in_the_query_is_the_same_session() {
         let sessions = sessions();
         let of = |target: &'static str| named(&HeaderMap::new(), &Uri::from_static(target));
-        assert!(uses(&sessions, of("/message?sessionId=a-b"), "alice"));
+        assert!(uses(&sessions, &of("/message?sessionId=a-b"), "alice"));
         for target in [
             "/message?sessionId=a-b",
             "/message?x=1&session_id=a-b",
@@ -219,8 +225,8 @@ mod tests {
             "/message?session_id%5B0%5D=a-b",
             "/message?sessionId=other&sessionId=a-b",
         ] {
-            assert!(!uses(&sessions, of(target), "bob"), "{target}");
+            assert!(!uses(&sessions, &of(target), "bob"), "{target}");
         }
-        assert!(uses(&sessions, of("/message?sessionId=other"), "bob"));
+        assert!(uses(&sessions, &of("/message?sessionId=other"), "bob"));
     }
 }

@@ -51,8 +51,9 @@ pub fn read_answer(mut bytes: &[u8]) -> Option<Response<()>> {
 
 /// All that is asked about the sessions of one request and its answer; whether the request may pass.
 pub fn use_session(sessions: &Sessions, headers: &HeaderMap, uri: &Uri, user: &str, answer: &HeaderMap) -> bool {
-    let Some(mut claims) = sessions.may_use(sessions::named(headers, uri), user) else { return false };
-    claims.add(answer);
-    sessions.claim(claims, user);
-    true
+    let mut named = sessions::named(headers, uri);
+    let may_use = sessions.may_use(&named, user);
+    named.add(answer);
+    sessions.claim(&named, user);
+    may_use
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::harness::{Folder, Keep, Origin, Proxy, connect, eventually, get, post, read_chunk, read_head};
-use crate::stage::{Line, staged};
+use crate::stage::{Line, Stage, staged};
 
 /// An origin whose every answer is a stream with one event, and then silence.
 pub fn streaming() -> Origin {
@@ -276,7 +276,24 @@ fn a_session_belongs_to_its_user_whatever_token_she_uses() {
     assert_eq!(received, 5, "what is refused never reaches the origin");
     let audit = proxy.audit(9);
     assert_eq!(audit.iter().filter(|record| record["reason"] == "session_mismatch").count(), 4);
+    // `printf s-1 | sha256sum`: told by the answer that made it as well as by the requests that name it
+    assert!(audit[..7].iter().all(|record| record["mcp_session"] == "6a840baf5d8c3ff2"), "{audit:?}");
     assert!(!fs::read_to_string(folder.path("audit.jsonl")).unwrap().contains("legacy"));
+}
+
+#[test]
+fn a_session_that_the_upstream_does_not_accept_is_not_its_users() {
+    let (origin, folder) = (Stage::new(), Folder::new());
+    let (alice, bob) = (folder.token("alice", &[]), folder.token("bob", &[]));
+    let proxy = folder.serve(&origin.url(), "workers = 1");
+    for (token, answer) in [(&alice, "404 Not Found"), (&bob, "200 OK"), (&bob, "200 OK")] {
+        let mut client = Line::to(&proxy.address);
+        client.send(get(token, "mcp-session-id: s1\r\n"));
+        let mut upstream = origin.accept();
+        upstream.request();
+        upstream.send(format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"));
+        assert_eq!(client.answer().status.to_string(), answer[..3]);
+    }
 }
 
 #[test]

@@ -128,10 +128,10 @@ fn each_answer_on_a_connection_has_all_the_time_there_is_and_no_more() {
         assert_eq!(client.answer().status, 200);
         client.send(post(&token, "{}"));
     }
-    upstream.request();
     let asked = Instant::now();
+    upstream.request();
     assert_eq!(client.answer().status, 504);
-    assert!(asked.elapsed() > Duration::from_millis(1_500), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_millis(3_800), "{:?}", asked.elapsed());
     upstream.await_end();
 }
 

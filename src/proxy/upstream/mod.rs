@@ -232,7 +232,6 @@ async fn answered(
             }
         }
         if let Poll::Ready(arrived) = awaited.poll(cx, socket) {
-            deadline.clear();
             return Poll::Ready(arrived.map(|arrived| (arrived, sent)));
         }
         match refused.take() {
