@@ -9,9 +9,9 @@ impl Charset {
     /// Letters, digits and `others`.
     pub const fn alphanumeric_and(others: &[u8]) -> Self {
         let mut set = [false; 256];
-        let mut byte = 0;
-        while byte < set.len() {
-            set[byte] = (byte as u8).is_ascii_alphanumeric();
+        let mut byte = 0_u8;
+        while byte.is_ascii() {
+            set[byte as usize] = byte.is_ascii_alphanumeric();
             byte += 1;
         }
         let mut index = 0;

@@ -63,7 +63,7 @@ async fn serve(stream: TcpStream, events: Events) -> io::Result<()> {
         let bytes = match request.subject() {
             "/sse" => &sse,
             "/session" => {
-                echo = in_session(&request.head, &event(&result));
+                echo = in_session(request.head, &event(&result));
                 &echo
             }
             "/16k" => &large[0],
