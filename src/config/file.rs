@@ -128,6 +128,7 @@ impl Reader<'_> {
                 identity: policy.identity.clone(),
                 allowed_origins: allowed_origins.unwrap_or_default(),
                 allowed_hosts: allowed_hosts.unwrap_or_default(),
+                max_fields: limits.headers,
                 sessions: SessionParams { capacity: limits.sessions, idle: timeouts.session_idle },
                 rates,
                 trusted_proxies: trusted_proxies.unwrap_or_default(),

@@ -147,6 +147,12 @@ pub(super) fn session_mismatch() -> Answer {
     Answer::new(StatusCode::NOT_FOUND, Reason::SessionMismatch, message)
 }
 
+/// Sessions by ids that no server gives, or too many of them.
+pub(super) fn bad_session() -> Answer {
+    let message = "the session id cannot be read: send the one that the server gave, and no other beside it";
+    Answer::new(StatusCode::BAD_REQUEST, Reason::MalformedRequest, message)
+}
+
 /// A body whose coding would be lost on the way.
 pub(super) fn bad_framing() -> Answer {
     let message = "the body's framing is not understood: send one Content-Length, or Transfer-Encoding: chunked alone";
@@ -179,13 +185,16 @@ pub(super) fn bad_narrowing(header: &'static str) -> Answer {
     Answer::new(StatusCode::BAD_REQUEST, Reason::MalformedRequest, &message)
 }
 
+/// A head that is too long or has too many fields.
+pub(super) fn head_too_large(status: StatusCode) -> Answer {
+    let message = "the head of the request is larger than this server takes: send fewer or shorter headers";
+    Answer::new(status, Reason::TooLarge, message)
+}
+
 /// What never became a request: the HTTP library refused it with this status.
 pub(super) fn unread(status: StatusCode) -> (Response<Bytes>, Reason) {
     let answer = match status {
-        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE | StatusCode::URI_TOO_LONG => {
-            let message = "the head of the request is larger than this server takes: send fewer or shorter headers";
-            Answer::new(status, Reason::TooLarge, message)
-        }
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE | StatusCode::URI_TOO_LONG => head_too_large(status),
         StatusCode::SERVICE_UNAVAILABLE => {
             let message = "there are too many connections at the moment: try again shortly";
             Answer::new(status, Reason::TooManyConnections, message).with(RETRY_AFTER, "1")

@@ -47,6 +47,8 @@ pub struct Params {
     pub sessions: sessions::Params,
     /// How often who may call.
     pub rates: rate::Params,
+    /// The most header fields of a request.
+    pub max_fields: usize,
     /// The bounds of a request's body.
     pub body: InboundBounds,
     /// The proxies in front that are believed.
@@ -86,6 +88,7 @@ pub struct Gate {
     proxies: TrustedProxies,
     descriptors: Descriptors,
     reading: Reading,
+    max_fields: usize,
     body_limit: u64,
 }
 
@@ -138,6 +141,7 @@ impl Gate {
             upstream: Upstream::new(upstream, &upstream_counts, &descriptors),
             upstream_counts,
             reading: Reading::new(reading, &hints, *body),
+            max_fields: params.max_fields,
             body_limit: body.size,
             directory,
             finder,
@@ -214,6 +218,10 @@ impl Gate {
         if !record.has_room() {
             return Err(answer::audit_unavailable());
         }
+        // over HTTP/2 the library counts bytes alone
+        if request.headers().len() > self.max_fields {
+            return Err(answer::head_too_large(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
+        }
         if !is_forwardable(request.method()) && request.method() != Method::OPTIONS {
             return Err(answer::method_not_allowed());
         }
@@ -232,7 +240,7 @@ impl Gate {
             return Err(answer);
         }
         let permit = self.admit(request.headers(), peer, record).await?;
-        let named = sessions::named(request.headers(), request.uri());
+        let named = sessions::named(request.headers(), request.uri()).ok_or_else(answer::bad_session)?;
         record.note(|facts| facts.session = named.first().map(session_digest));
         if !self.sessions.may_use(&named, permit.grant().user()) {
             return Err(answer::session_mismatch());
@@ -320,7 +328,7 @@ impl Gate {
         // the answer may have been long in coming
         self.streams.confirm(permit).map_err(|denial| answer::denied(&denial))?;
         if let Some(made) = named.add(reply.response.headers()) {
-            record.note(|facts| facts.session = Some(session_digest(made)));
+            record.note(|facts| facts.session = Some(session_digest(&made)));
         }
         if reply.response.status().is_success() {
             self.sessions.claim(&named, permit.grant().user());

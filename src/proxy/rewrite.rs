@@ -113,8 +113,7 @@ impl Rules {
         }
         let mut head = RequestHead::new(method, &self.target(uri)?);
         head.field(&HOST, &self.host);
-        self.pass(headers, &connection, &mut head);
-
+        // before what the client says: some servers take in only so many fields, and drop the others in silence
         for (name, value) in permit.identity() {
             head.field(name, value);
         }
@@ -137,6 +136,7 @@ impl Rules {
                 head.field(&TRACESTATE, state);
             }
         }
+        self.pass(headers, &connection, &mut head);
         Ok(head)
     }
 

@@ -1,6 +1,8 @@
 //! Whose session is whose. A session belongs to the user for whom it was made, not to a token, so
 //! that rotation keeps it and theft is of no use.
 
+use std::borrow::Cow;
+use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,32 +29,38 @@ pub struct Sessions {
     owners: Cache<SessionKey, Arc<str>>,
 }
 
-/// The SHA-256 of a session's id: of one size, and nothing that could be used if it leaked.
-type SessionKey = [u8; 32];
+/// The most sessions that a request may name. Each may take a place in the table.
+const MOST: usize = 4;
+
+/// A SHA-256: of one size, and nothing that could be used if it leaked.
+type Sha256Of = [u8; 32];
+
+/// The SHA-256 of what all spellings of a session's id have in common.
+type SessionKey = Sha256Of;
 
 /// The sessions that a request names, and then its answer; mostly one or none.
 #[derive(Debug)]
 pub(super) struct Named {
     sessions: Vec<SessionKey>,
+    /// The SHA-256 of the first one as it was sent.
+    first: Option<Sha256Of>,
     /// The first one as its header has it: most answers repeat it.
     as_sent: Option<HeaderValue>,
 }
 
 impl Named {
-    /// The first one.
-    pub(super) fn first(&self) -> Option<&SessionKey> {
-        self.sessions.first()
+    /// The SHA-256 of the first id.
+    pub(super) fn first(&self) -> Option<&Sha256Of> {
+        self.first.as_ref()
     }
 
-    /// Adds those that the head of an answer names; returns the first of them, unless it is the one that the
+    /// Adds those that the head of an answer names; returns the SHA-256 of the first id, unless it is the one that the
     /// request had in its header, and so is there already.
-    pub(super) fn add(&mut self, answer: &HeaderMap) -> Option<&SessionKey> {
-        let before = self.sessions.len();
+    pub(super) fn add(&mut self, answer: &HeaderMap) -> Option<Sha256Of> {
         let is_other = |value: &&HeaderValue| Some(*value) != self.as_sent.as_ref();
         let values = answer.get_all(MCP_SESSION_ID);
         self.sessions.extend(values.iter().filter(is_other).map(|value| key(value.as_bytes())));
-        values.iter().next().filter(is_other)?;
-        self.sessions.get(before)
+        values.iter().next().filter(is_other).map(|value| Sha256::digest(value.as_bytes()).into())
     }
 }
 
@@ -86,32 +94,64 @@ impl Sessions {
     }
 }
 
-/// The sessions that a request names, in its header or, with the older transport, in its query.
-pub(super) fn named(headers: &HeaderMap, uri: &Uri) -> Named {
+/// The sessions that a request names, in its header or, with the older transport, in its query. Nothing if there are
+/// more than anybody has cause to name, or an id that is not visible ASCII: MCP knows none, and readers differ about it.
+pub(super) fn named(headers: &HeaderMap, uri: &Uri) -> Option<Named> {
+    let (mut sessions, mut first) = (Vec::new(), None);
+    let mut add = |id: &[u8]| {
+        // who sends an empty id names none
+        if !id.is_empty() {
+            first.get_or_insert_with(|| Sha256::digest(id).into());
+            sessions.push(key(id));
+        }
+        id.iter().all(u8::is_ascii_graphic)
+    };
     let in_header = headers.get_all(MCP_SESSION_ID);
-    let mut sessions: Vec<_> = in_header.iter().map(|value| key(value.as_bytes())).collect();
-    if let Some(query) = uri.query() {
-        // decoded as an upstream would, so that no spelling of the name goes unseen
-        let pairs = form_urlencoded::parse(query.as_bytes());
-        sessions.extend(pairs.filter(|(name, _)| is_session_name(name)).map(|(_, id)| key(id.as_bytes())));
-    }
-    Named { sessions, as_sent: in_header.iter().next().cloned() }
+    let mut are_good = in_header.iter().all(|value| add(value.as_bytes()));
+    are_good &= of_query(uri).all(|id| add(id.as_bytes()));
+    let named = Named { sessions, first, as_sent: in_header.iter().next().cloned() };
+    (are_good && named.sessions.len() <= MOST).then_some(named)
 }
 
 /// Whether a request names its session in the query, as the older transport does.
 pub(super) fn in_query(uri: &Uri) -> bool {
+    of_query(uri).next().is_some()
+}
+
+/// The ids in the query, decoded as an upstream would, whichever of the two separators it knows.
+fn of_query(uri: &Uri) -> impl Iterator<Item = Cow<'_, str>> {
     let query = uri.query().unwrap_or_default();
-    form_urlencoded::parse(query.as_bytes()).any(|(name, _)| is_session_name(&name))
+    let pieces = query.contains(';').then(|| query.split(';')).into_iter().flatten();
+    let pairs = iter::once(query).chain(pieces).flat_map(|piece| form_urlencoded::parse(piece.as_bytes()));
+    pairs.filter(|(name, _)| is_session_name(name)).map(|(_, id)| id)
 }
 
-/// A bracket makes a list of the value for some parsers, and the list of one is as good as the value.
+/// Whether any parser could take a name for that of a session: some make lists of brackets, wherever they stand, and
+/// some make one character of all that are no letters.
 fn is_session_name(name: &str) -> bool {
-    let name = name.split('[').next().unwrap_or_default();
-    name.eq_ignore_ascii_case("sessionId") || name.eq_ignore_ascii_case("session_id")
+    plain(name.as_bytes()).windows(SESSION_ID.len()).any(|part| part == SESSION_ID)
 }
 
+const SESSION_ID: &[u8] = b"sessionid";
+
+/// Letters in lower case, and digits.
+fn plain(text: &[u8]) -> Vec<u8> {
+    text.iter().filter(|byte| byte.is_ascii_alphanumeric()).map(u8::to_ascii_lowercase).collect()
+}
+
+/// A server may read an id as a UUID or a number, of which there are many spellings. If two sessions have the same
+/// letters and digits, the second user is told that hers is gone.
 fn key(id: &[u8]) -> SessionKey {
-    Sha256::digest(id).into()
+    let bare;
+    let id = if id.contains(&b':') {
+        bare = String::from_utf8_lossy(id).replace("urn:", "").replace("uuid:", "");
+        bare.as_bytes()
+    } else {
+        id
+    };
+    let plain = plain(id);
+    let begin = plain.iter().position(|byte| !b"0x".contains(byte)).unwrap_or(plain.len());
+    Sha256::digest(plain.get(begin..).unwrap_or_default()).into()
 }
 
 #[cfg(test)]
@@ -128,8 +168,12 @@ mod tests {
         [(MCP_SESSION_ID, HeaderValue::from_static(id))].into_iter().collect()
     }
 
+    fn named(headers: &HeaderMap, target: &str) -> Named {
+        super::named(headers, &target.parse().unwrap()).unwrap()
+    }
+
     fn in_query(id: &str) -> Named {
-        named(&HeaderMap::new(), &format!("/message?sessionId={id}").parse().unwrap())
+        named(&HeaderMap::new(), &format!("/message?sessionId={id}"))
     }
 
     /// Whether the user may name these sessions; the upstream accepts that.
@@ -144,10 +188,10 @@ mod tests {
     #[test]
     fn a_session_belongs_to_the_user_for_whom_it_was_made() {
         let sessions = sessions();
-        let of = |id| named(&in_header(id), &Uri::from_static("/mcp"));
-        let mut initialize = named(&HeaderMap::new(), &Uri::from_static("/mcp"));
+        let of = |id| named(&in_header(id), "/mcp");
+        let mut initialize = named(&HeaderMap::new(), "/mcp");
         assert!(sessions.may_use(&initialize, "alice"));
-        assert_eq!(initialize.add(&in_header("s1")), Some(&key(b"s1")));
+        assert_eq!(initialize.add(&in_header("s1")), Some(Sha256::digest("s1").into()));
         sessions.claim(&initialize, "alice");
         assert!(uses(&sessions, &of("s1"), "alice"));
         assert!(!uses(&sessions, &of("s1"), "bob"));
@@ -168,7 +212,7 @@ mod tests {
     #[test]
     fn a_session_that_was_forgotten_meanwhile_is_its_users_again() {
         let sessions = sessions();
-        let mut named = named(&in_header("s1"), &Uri::from_static("/mcp"));
+        let mut named = named(&in_header("s1"), "/mcp");
         assert!(uses(&sessions, &named, "alice"));
         sessions.owners.invalidate_all();
         assert_eq!(named.add(&in_header("s1")), None);
@@ -191,8 +235,8 @@ mod tests {
             (&[], &[&one, &two], Some("s1"), &["s1", "s2"]),
             (&[&one], &[], None, &["s1"]),
         ] {
-            let mut named = named(&fields(request), &Uri::from_static("/mcp"));
-            assert_eq!(named.add(&fields(answer)).copied(), told.map(|id: &str| key(id.as_bytes())), "{answer:?}");
+            let mut named = named(&fields(request), "/mcp");
+            assert_eq!(named.add(&fields(answer)), told.map(|id: &str| Sha256::digest(id).into()), "{answer:?}");
             let all: Vec<_> = all.iter().map(|id| key(id.as_bytes())).collect();
             assert_eq!(named.sessions, all, "{request:?} {answer:?}");
         }
@@ -214,19 +258,51 @@ mod tests {
     #[test]
     fn every_spelling_in_the_query_is_the_same_session() {
         let sessions = sessions();
-        let of = |target: &'static str| named(&HeaderMap::new(), &Uri::from_static(target));
-        assert!(uses(&sessions, &of("/message?sessionId=a-b"), "alice"));
-        for target in [
-            "/message?sessionId=a-b",
-            "/message?x=1&session_id=a-b",
-            "/message?%73essionId=a%2Db",
-            "/message?SESSIONID=a-b&y",
-            "/message?sessionId[]=a-b",
-            "/message?session_id%5B0%5D=a-b",
-            "/message?sessionId=other&sessionId=a-b",
+        let of = |target: &str| named(&HeaderMap::new(), target);
+        assert!(uses(&sessions, &of("/message?sessionId=00a-b1c2"), "alice"));
+        for query in [
+            "sessionId=00a-b1c2",
+            "x=1&session_id=00a-b1c2",
+            "%73essionId=00a%2Db1c2",
+            "SESSIONID=00a-b1c2&y",
+            "sessionId[]=00a-b1c2",
+            "session_id%5B0%5D=00a-b1c2",
+            "[sessionId]=00a-b1c2",
+            "%5BsessionId%5D[]=00a-b1c2",
+            "session.id=00a-b1c2",
+            "x[session[id]=00a-b1c2",
+            "sessionId=other&sessionId=00a-b1c2",
+            "x=1;session_id=00a-b1c2",
+            "sessionId=00A-B1C2",
+            "sessionId=00ab-1c-2",
+            "sessionId={00ab1c2}",
+            "sessionId=urn:uuid:%7B00ab1c2%7D",
+            "sessionId=uuid:0xab1c2",
+            "sessionId=00a_b1c2",
+            "sessionId=%2Bab1c2",
         ] {
-            assert!(!uses(&sessions, &of(target), "bob"), "{target}");
+            assert!(!uses(&sessions, &of(&format!("/message?{query}")), "bob"), "{query}");
         }
-        assert!(uses(&sessions, &of("/message?sessionId=other"), "bob"));
+        for query in ["sessionId=other", "x=00a-b1c2", "sessionId=;x=1", "sessionId"] {
+            assert!(uses(&sessions, &of(&format!("/message?{query}")), "bob"), "{query}");
+        }
+    }
+
+    #[test]
+    fn an_id_that_readers_differ_about_and_more_than_a_few_are_not_taken() {
+        let of = |target: &str, id: &'static [u8]| {
+            let id = HeaderValue::from_bytes(id).unwrap();
+            super::named(&[(MCP_SESSION_ID, id)].into_iter().collect(), &target.parse().unwrap())
+        };
+        for id in [&b" s1"[..], b"s1 ", b"s\t1", b"s1\xa0", b"s\xc3\xa4", b"s1, s2"] {
+            assert!(of("/mcp", id).is_none(), "{id:?}");
+        }
+        for id in ["%20s1", "s1+", "%D9%A0", "%00", "s%7F"] {
+            assert!(of(&format!("/mcp?sessionId={id}"), b"s1").is_none(), "{id}");
+        }
+        assert!(of("/mcp?sessionId=2&sessionId=3&sessionId=4", b"s1").is_some());
+        assert!(of("/mcp?sessionId=2&sessionId=3&sessionId=4&sessionId=5", b"s1").is_none());
+        let none = of("/mcp", b"").unwrap();
+        assert!(none.sessions.is_empty() && none.first().is_none(), "an empty one is none");
     }
 }

@@ -51,9 +51,10 @@ pub fn read_answer(mut bytes: &[u8]) -> Option<Response<()>> {
 
 /// All that is asked about the sessions of one request and its answer; whether the request may pass.
 pub fn use_session(sessions: &Sessions, headers: &HeaderMap, uri: &Uri, user: &str, answer: &HeaderMap) -> bool {
-    let mut named = sessions::named(headers, uri);
-    let may_use = sessions.may_use(&named, user);
+    let Some(mut named) = sessions::named(headers, uri).filter(|named| sessions.may_use(named, user)) else {
+        return false;
+    };
     named.add(answer);
     sessions.claim(&named, user);
-    may_use
+    true
 }

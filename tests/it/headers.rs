@@ -202,6 +202,19 @@ fn a_session_is_not_named_by_a_spelling_that_only_the_upstream_understands() {
     }
 }
 
+/// Some servers take in only so many fields and drop those behind them: who it is stands before what it says.
+#[test]
+fn the_identity_stands_before_all_that_the_client_says() {
+    let origin = Origin::plain();
+    let (folder, token) = folder_of_alice();
+    let proxy = folder.serve(&origin.url(), "");
+    let received = forwarded(&proxy, &origin, &get(&token, "X-First: 1\r\nAccept: */*\r\n"));
+    let at = |name: &str| received.head.find(&format!("\n{name}: ")).unwrap();
+    for name in ["x-auth-user", "x-request-id", "x-forwarded-for"] {
+        assert!(at(name) < at("x-first") && at(name) < at("accept"), "{}", received.head);
+    }
+}
+
 #[test]
 fn nothing_that_belongs_to_one_hop_is_forwarded() {
     let origin = Origin::plain();
