@@ -35,7 +35,7 @@ const MOST: usize = 4;
 /// A SHA-256: of one size, and nothing that could be used if it leaked.
 type Sha256Of = [u8; 32];
 
-/// The SHA-256 of what all spellings of a session's id have in common.
+/// The SHA-256 of a session's id, or of what all spellings of it have in common.
 type SessionKey = Sha256Of;
 
 /// The sessions that a request names, and then its answer; mostly one or none.
@@ -57,7 +57,7 @@ impl Named {
     /// Adds those that the head of an answer names; returns the SHA-256 of the first id, unless it is the one that the
     /// request had in its header, and so is there already.
     pub(super) fn add(&mut self, answer: &HeaderMap) -> Option<Sha256Of> {
-        let is_other = |value: &&HeaderValue| Some(*value) != self.as_sent.as_ref();
+        let is_other = |value: &&HeaderValue| !value.is_empty() && Some(*value) != self.as_sent.as_ref();
         let values = answer.get_all(MCP_SESSION_ID);
         self.sessions.extend(values.iter().filter(is_other).map(|value| key(value.as_bytes())));
         values.iter().next().filter(is_other).map(|value| Sha256::digest(value.as_bytes()).into())
@@ -126,32 +126,30 @@ fn of_query(uri: &Uri) -> impl Iterator<Item = Cow<'_, str>> {
     pairs.filter(|(name, _)| is_session_name(name)).map(|(_, id)| id)
 }
 
-/// Whether any parser could take a name for that of a session: some make lists of brackets, wherever they stand, and
+/// Whether a parser could take a name for that of a session: some make lists of brackets, wherever they stand, and
 /// some make one character of all that are no letters.
 fn is_session_name(name: &str) -> bool {
-    plain(name.as_bytes()).windows(SESSION_ID.len()).any(|part| part == SESSION_ID)
+    let is_session_id = |text: &str| alphanumeric(text).eq(*b"sessionid");
+    is_session_id(name) || name.split(['[', ']']).any(is_session_id)
 }
-
-const SESSION_ID: &[u8] = b"sessionid";
 
 /// Letters in lower case, and digits.
-fn plain(text: &[u8]) -> Vec<u8> {
-    text.iter().filter(|byte| byte.is_ascii_alphanumeric()).map(u8::to_ascii_lowercase).collect()
+fn alphanumeric(text: &str) -> impl Iterator<Item = u8> {
+    text.bytes().filter(u8::is_ascii_alphanumeric).map(|byte| byte.to_ascii_lowercase())
 }
 
-/// A server may read an id as a UUID or a number, of which there are many spellings. If two sessions have the same
-/// letters and digits, the second user is told that hers is gone.
+/// The older transport of the Python SDK takes ids in its query for all that `uuid.UUID` reads: in any case, with hyphens,
+/// braces and prefixes anywhere, and of leading zeros what a number may have instead. They are one id. All others are
+/// what they are.
 fn key(id: &[u8]) -> SessionKey {
-    let bare;
-    let id = if id.contains(&b':') {
-        bare = String::from_utf8_lossy(id).replace("urn:", "").replace("uuid:", "");
-        bare.as_bytes()
-    } else {
-        id
-    };
-    let plain = plain(id);
-    let begin = plain.iter().position(|byte| !b"0x".contains(byte)).unwrap_or(plain.len());
-    Sha256::digest(plain.get(begin..).unwrap_or_default()).into()
+    const DIGITS: usize = 32;
+
+    let text = String::from_utf8_lossy(id).to_ascii_lowercase().replace("urn:", "").replace("uuid:", "");
+    if text.bytes().filter(|byte| !b"{}-".contains(byte)).count() != DIGITS {
+        return Sha256::digest(id).into();
+    }
+    let digits: Vec<u8> = alphanumeric(&text).skip_while(|byte| b"0x".contains(byte)).collect();
+    Sha256::digest(digits).into()
 }
 
 #[cfg(test)]
@@ -259,32 +257,47 @@ mod tests {
     fn every_spelling_in_the_query_is_the_same_session() {
         let sessions = sessions();
         let of = |target: &str| named(&HeaderMap::new(), target);
-        assert!(uses(&sessions, &of("/message?sessionId=00a-b1c2"), "alice"));
+        assert!(uses(&sessions, &of("/message?sessionId=00d4fae0-7dec-41d0-a765-00a0c91e6bf6"), "alice"));
         for query in [
-            "sessionId=00a-b1c2",
-            "x=1&session_id=00a-b1c2",
-            "%73essionId=00a%2Db1c2",
-            "SESSIONID=00a-b1c2&y",
-            "sessionId[]=00a-b1c2",
-            "session_id%5B0%5D=00a-b1c2",
-            "[sessionId]=00a-b1c2",
-            "%5BsessionId%5D[]=00a-b1c2",
-            "session.id=00a-b1c2",
-            "x[session[id]=00a-b1c2",
-            "sessionId=other&sessionId=00a-b1c2",
-            "x=1;session_id=00a-b1c2",
-            "sessionId=00A-B1C2",
-            "sessionId=00ab-1c-2",
-            "sessionId={00ab1c2}",
-            "sessionId=urn:uuid:%7B00ab1c2%7D",
-            "sessionId=uuid:0xab1c2",
-            "sessionId=00a_b1c2",
-            "sessionId=%2Bab1c2",
+            "sessionId=00d4fae0-7dec-41d0-a765-00a0c91e6bf6",
+            "x=1&session_id=00d4fae0-7dec-41d0-a765-00a0c91e6bf6",
+            "%73essionId=00d4fae0%2D7dec-41d0-a765-00a0c91e6bf6",
+            "SESSIONID=00d4fae0-7dec-41d0-a765-00a0c91e6bf6&y",
+            "sessionId[]=00d4fae0-7dec-41d0-a765-00a0c91e6bf6",
+            "session_id%5B0%5D=00d4fae0-7dec-41d0-a765-00a0c91e6bf6",
+            "[sessionId]=00d4fae0-7dec-41d0-a765-00a0c91e6bf6",
+            "%5BsessionId%5D[]=00d4fae0-7dec-41d0-a765-00a0c91e6bf6",
+            "session.id=00d4fae0-7dec-41d0-a765-00a0c91e6bf6",
+            "session[id=00d4fae0-7dec-41d0-a765-00a0c91e6bf6",
+            "sessionId=other&sessionId=00d4fae0-7dec-41d0-a765-00a0c91e6bf6",
+            "x=1;session_id=00d4fae0-7dec-41d0-a765-00a0c91e6bf6",
+            "sessionId=00D4FAE0-7DEC-41D0-A765-00A0C91E6BF6",
+            "sessionId=00d4fae07dec41d0a76500a0c91e6bf6",
+            "sessionId={00d4fae0-7dec41d0a76500a0c91e6bf6}",
+            "sessionId=urn:uuid:%7B00d4fae0-7dec-41d0-a765-00a0c91e6bf6%7D",
+            "sessionId=00d4fae0-7decurn:-41d0-a765-00a0c91e6bf6",
+            "sessionId=0xd4fae0-7dec-41d0-a765-00a0c91e6bf6",
+            "sessionId=%2B0d4fae0-7dec-41d0-a765-00a0c91e6bf6",
+            "sessionId=d4fa_e07_dec-41d0-a765-00a0c91e6bf6",
         ] {
             assert!(!uses(&sessions, &of(&format!("/message?{query}")), "bob"), "{query}");
         }
-        for query in ["sessionId=other", "x=00a-b1c2", "sessionId=;x=1", "sessionId"] {
+        for query in [
+            "sessionId=other",
+            "x=00d4fae0-7dec-41d0-a765-00a0c91e6bf6",
+            "requireSessionId=00d4fae0-7dec-41d0-a765-00a0c91e6bf6",
+            "sessionId=;x=1",
+            "sessionId",
+        ] {
             assert!(uses(&sessions, &of(&format!("/message?{query}")), "bob"), "{query}");
+        }
+    }
+
+    #[test]
+    fn ids_that_are_no_uuids_are_what_they_are() {
+        let sessions = sessions();
+        for (number, id) in ["1-11", "11-1", "0", "00", "x", "aB", "ab", "1.5", "15"].iter().enumerate() {
+            assert!(uses(&sessions, &in_query(id), &format!("user{number}")), "{id}");
         }
     }
 
