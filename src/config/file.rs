@@ -71,6 +71,7 @@ impl Reader<'_> {
         });
         let allowed_origins = self.list("allowed_origins", |texts| AllowedOrigins::parse(texts));
         let allowed_hosts = self.list("allowed_hosts", |texts| AllowedHosts::parse(texts));
+        let resume_outside_sessions = root.truth("resume_outside_sessions").unwrap_or(true);
         let trusted_proxies = self.trusted_proxies();
         let proxy_protocol = root.truth("proxy_protocol").unwrap_or(false);
         if proxy_protocol && trusted_proxies.as_ref().is_none_or(|proxies| *proxies == TrustedProxies::default()) {
@@ -128,6 +129,7 @@ impl Reader<'_> {
                 identity: policy.identity.clone(),
                 allowed_origins: allowed_origins.unwrap_or_default(),
                 allowed_hosts: allowed_hosts.unwrap_or_default(),
+                resume_outside_sessions,
                 max_fields: limits.headers,
                 sessions: SessionParams { capacity: limits.sessions, idle: timeouts.session_idle },
                 rates,

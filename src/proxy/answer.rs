@@ -153,6 +153,12 @@ pub(super) fn bad_session() -> Answer {
     Answer::new(StatusCode::BAD_REQUEST, Reason::MalformedRequest, message)
 }
 
+/// A wish to go on with a stream that could be anybody's.
+pub(super) fn resumes_outside_sessions() -> Answer {
+    let message = "a stream is resumed within its session alone: send its id along, or open a new stream";
+    Answer::new(StatusCode::BAD_REQUEST, Reason::MalformedRequest, message)
+}
+
 /// A body whose coding would be lost on the way.
 pub(super) fn bad_framing() -> Answer {
     let message = "the body's framing is not understood: send one Content-Length, or Transfer-Encoding: chunked alone";

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
 use jiff::Timestamp;
@@ -30,6 +31,9 @@ use crate::descriptors::Descriptors;
 use crate::source::Finder;
 use crate::verdict::{Ended, Reason};
 
+/// The event after which a client wants a stream to be resumed.
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
 /// The settings of the gate.
 #[derive(Clone, Debug)]
 pub struct Params {
@@ -47,6 +51,8 @@ pub struct Params {
     pub sessions: sessions::Params,
     /// How often who may call.
     pub rates: rate::Params,
+    /// Whether a stream may be resumed by a request that names no session.
+    pub resume_outside_sessions: bool,
     /// The most header fields of a request.
     pub max_fields: usize,
     /// The bounds of a request's body.
@@ -88,6 +94,7 @@ pub struct Gate {
     proxies: TrustedProxies,
     descriptors: Descriptors,
     reading: Reading,
+    resume_outside_sessions: bool,
     max_fields: usize,
     body_limit: u64,
 }
@@ -141,6 +148,7 @@ impl Gate {
             upstream: Upstream::new(upstream, &upstream_counts, &descriptors),
             upstream_counts,
             reading: Reading::new(reading, &hints, *body),
+            resume_outside_sessions: params.resume_outside_sessions,
             max_fields: params.max_fields,
             body_limit: body.size,
             directory,
@@ -218,8 +226,7 @@ impl Gate {
         if !record.has_room() {
             return Err(answer::audit_unavailable());
         }
-        // over HTTP/2 the library counts bytes alone
-        if request.headers().len() > self.max_fields {
+        if has_more_fields(request.headers(), self.max_fields) {
             return Err(answer::head_too_large(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
         }
         if !is_forwardable(request.method()) && request.method() != Method::OPTIONS {
@@ -244,6 +251,10 @@ impl Gate {
         record.note(|facts| facts.session = named.first().map(session_digest));
         if !self.sessions.may_use(&named, permit.grant().user()) {
             return Err(answer::session_mismatch());
+        }
+        let resumes = request.headers().contains_key(LAST_EVENT_ID);
+        if resumes && named.first().is_none() && !self.resume_outside_sessions {
+            return Err(answer::resumes_outside_sessions());
         }
         if request.body().size_hint().lower() > self.body_limit {
             return Err(answer::body_too_large());
@@ -356,6 +367,12 @@ async fn look_through(reply: Reply<Arriving>, screen: Option<Box<Screen>>) -> Re
         None => response.map(Screened::plain),
     };
     Ok(Reply { response, patience, request })
+}
+
+/// Whether there are more than so many fields: over HTTP/2 the library counts bytes alone. Cookies, which may come in
+/// crumbs there, are one.
+fn has_more_fields(headers: &HeaderMap, most: usize) -> bool {
+    headers.len() > most && headers.len() - headers.get_all(COOKIE).iter().count().saturating_sub(1) > most
 }
 
 fn is_forwardable(method: &Method) -> bool {

@@ -216,6 +216,20 @@ fn the_identity_stands_before_all_that_the_client_says() {
 }
 
 #[test]
+fn a_stream_is_resumed_within_a_session_alone_where_the_operator_wants_that() {
+    let origin = Origin::plain();
+    let (folder, token) = folder_of_alice();
+    let resume = get(&token, "Last-Event-ID: 7\r\n");
+    assert_eq!(folder.serve(&origin.url(), "").ask(&resume).status, 200);
+    let proxy = folder.serve(&origin.url(), "resume_outside_sessions = false");
+    let answer = proxy.ask(&resume);
+    assert_eq!((answer.status, &proxy.record_of(&answer)["reason"]), (400, &"malformed_request".into()));
+    assert_eq!(proxy.ask(&get(&token, "Last-Event-ID: 7\r\nMcp-Session-Id: s1\r\n")).status, 200);
+    assert_eq!(proxy.ask(&get(&token, "")).status, 200);
+    assert_eq!(origin.received().len(), 3);
+}
+
+#[test]
 fn nothing_that_belongs_to_one_hop_is_forwarded() {
     let origin = Origin::plain();
     let (folder, token) = folder_of_alice();
