@@ -144,7 +144,10 @@ fn alphanumeric(text: &str) -> impl Iterator<Item = u8> {
 fn key(id: &[u8]) -> SessionKey {
     const DIGITS: usize = 32;
 
-    let text = String::from_utf8_lossy(id).to_ascii_lowercase().replace("urn:", "").replace("uuid:", "");
+    let mut text = String::from_utf8_lossy(id).to_ascii_lowercase();
+    if text.contains(':') {
+        text = text.replace("urn:", "").replace("uuid:", "");
+    }
     if text.bytes().filter(|byte| !b"{}-".contains(byte)).count() != DIGITS {
         return Sha256::digest(id).into();
     }
