@@ -22,8 +22,8 @@ use super::reader::Lines;
 use super::record;
 use super::sink::{Found, Sink, Standing, Tail};
 
-/// How long the writer lets records gather once it has woken up: fewer wake-ups, larger writes.
-const GATHER: Duration = Duration::from_millis(2);
+/// How long the writer lets records gather after it has written some: fewer wake-ups, larger writes.
+const GATHER: Duration = Duration::from_millis(10);
 
 /// How long it rests after a failure before it tries again.
 const RETRY: Duration = Duration::from_millis(200);
@@ -167,6 +167,9 @@ impl Writing {
             if !self.write_out(&mut Batch(&batch)) {
                 return;
             }
+            if self.shared.lock().closed.is_none() {
+                thread::sleep(GATHER);
+            }
             batch.clear();
             batch.shrink_to(USUAL);
             if !self.take(&mut batch) {
@@ -185,13 +188,8 @@ impl Writing {
             let idle = self.shared.filled.wait_while(self.shared.lock(), |queue| {
                 queue.records == 0 && queue.missing.is_none() && queue.closed.is_none() && !queue.reopen
             });
-            let idle = idle.unwrap_or_else(PoisonError::into_inner);
-            let (closed, done) = (idle.closed.is_some(), idle.is_done());
-            drop(idle);
-            if !closed {
-                thread::sleep(GATHER);
-            }
-            let mut queue = self.shared.lock();
+            let mut queue = idle.unwrap_or_else(PoisonError::into_inner);
+            let done = queue.is_done();
             let reopen = std::mem::take(&mut queue.reopen);
             std::mem::swap(&mut queue.text, batch);
             queue.in_flight = std::mem::take(&mut queue.records);

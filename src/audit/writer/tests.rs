@@ -69,6 +69,19 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 #[test]
+fn no_record_waits_for_a_later_one() {
+    let scene = Scene::new();
+    let (log, writer) = scene.open();
+    for (pause, count) in [(0, 1), (0, 1), (2, 1), (0, 2), (2, 30), (0, 1)] {
+        // the writer gathers, or it waits to be told
+        thread::sleep(pause * GATHER);
+        submit(&log, count);
+        eventually("the record to be written", || log.queued() == 0);
+    }
+    assert!(writer.finish(PATIENCE));
+}
+
+#[test]
 fn what_cannot_be_written_waits_and_what_does_not_fit_is_told_of() {
     let mut scene = Scene::new();
     scene.params.queue = 10;
