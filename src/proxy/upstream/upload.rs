@@ -22,9 +22,9 @@ const ENOUGH: usize = 16 * 1024;
 
 /// A request of which some may have been written.
 #[derive(Debug)]
-pub(super) struct Upload {
+pub(super) struct Upload<B = Inbound> {
     method: Method,
-    body: Inbound,
+    body: B,
     sending: Sending,
     /// To be written, in this order: what was gathered, a large part of the body, what ends that part.
     small: Vec<u8>,
@@ -67,7 +67,9 @@ impl Upload {
     pub(super) fn meter(&self) -> &Arc<Meter> {
         self.body.meter()
     }
+}
 
+impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
     /// Whether none of it has left, so that it can be sent elsewhere.
     pub(super) fn is_untouched(&self) -> bool {
         !self.touched
@@ -100,9 +102,9 @@ impl Upload {
         }
     }
 
-    /// Takes in what has come of the body, up to what one write is good for.
+    /// Takes in what has come of the body, up to what one write is good for. Nothing goes past a large part or its end.
     fn gather(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stopped>> {
-        while !self.taken && self.large.is_empty() && self.small.len() < ENOUGH {
+        while !self.taken && self.large.is_empty() && self.behind.is_empty() && self.small.len() < ENOUGH {
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => {
                     let Ok(data) = frame.into_data() else { continue };
@@ -171,22 +173,141 @@ impl Upload {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::collections::VecDeque;
+    use std::convert::Infallible;
+    use std::task::Waker;
+
+    use http_body::Frame;
+    use proptest::prelude::*;
 
     use super::*;
-    use crate::proxy::InboundBounds;
+
+    /// A body that comes in these parts, each of them late where it says so.
+    #[derive(Debug)]
+    struct Parts(VecDeque<(bool, Bytes)>);
+
+    impl Body for Parts {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            if self.0.front_mut().is_some_and(|(late, _)| std::mem::take(late)) {
+                return Poll::Pending;
+            }
+            Poll::Ready(self.0.pop_front().map(|(_, data)| Ok(Frame::data(data))))
+        }
+    }
+
+    /// A socket that takes so many bytes at most by each write, or is not ready, and the same all over again.
+    #[derive(Debug)]
+    struct Narrow {
+        taken: Vec<u8>,
+        turns: VecDeque<Option<usize>>,
+    }
+
+    impl Narrow {
+        fn turn(&mut self, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+            self.turns.rotate_left(1);
+            let Some(&Some(most)) = self.turns.back() else { return Poll::Pending };
+            let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).take(most).collect();
+            self.taken.extend_from_slice(&bytes);
+            Poll::Ready(Ok(bytes.len()))
+        }
+    }
+
+    impl AsyncWrite for Narrow {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.turn(&[IoSlice::new(bytes)])
+        }
+
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            slices: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            self.turn(slices)
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn upload(parts: &[(bool, Bytes)], sending: Sending) -> Upload<Parts> {
+        Upload {
+            method: Method::POST,
+            body: Parts(parts.iter().cloned().collect()),
+            sending,
+            small: b"head".to_vec(),
+            sent: 0,
+            large: Bytes::new(),
+            behind: b"",
+            taken: false,
+            touched: false,
+        }
+    }
+
+    /// What has gone through the socket when all of it has.
+    fn sent(mut upload: Upload<Parts>, turns: &[Option<usize>]) -> Vec<u8> {
+        let mut socket = Narrow { taken: Vec::new(), turns: turns.iter().copied().collect() };
+        loop {
+            match upload.poll(&mut Context::from_waker(Waker::noop()), &mut socket) {
+                Poll::Pending => {}
+                Poll::Ready(done) => {
+                    done.unwrap();
+                    return socket.taken;
+                }
+            }
+        }
+    }
+
+    fn in_chunks(parts: &[(bool, Bytes)]) -> Vec<u8> {
+        let chunks = parts.iter().map(|(_, data)| [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat());
+        [b"head".to_vec(), chunks.collect::<Vec<_>>().concat(), b"0\r\n\r\n".to_vec()].concat()
+    }
+
+    fn part(length: usize) -> (bool, Bytes) {
+        (false, (b'a'..=b'z').cycle().take(length).collect())
+    }
+
+    /// What follows would be read as a size, or as a request.
+    #[test]
+    fn the_end_of_a_large_part_goes_before_what_comes_after_it() {
+        for parts in [&[part(5000)][..], &[part(5000), part(5000)], &[part(5000), part(1)]] {
+            for of_the_end in 0..3 {
+                let first = "head1388\r\n".len() + 5000 + of_the_end;
+                let turns = [Some(first), None, Some(100_000), Some(100_000), Some(100_000), Some(100_000)];
+                assert_eq!(sent(upload(parts, Sending::Chunked), &turns), in_chunks(parts), "{parts:?} {of_the_end}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_body_passes_byte_by_byte_however_it_comes_and_goes(
+            lengths in proptest::collection::vec((any::<bool>(), prop_oneof![1..50_usize, 4090..4110_usize, 1..20_000_usize]), 0..6),
+            turns in proptest::collection::vec(prop_oneof![Just(None), (1..30_usize).prop_map(Some), (1..9000_usize).prop_map(Some)], 1..12),
+        ) {
+            prop_assume!(turns.iter().any(Option::is_some));
+            let parts: Vec<_> = lengths.into_iter().map(|(late, length)| (late, part(length).1)).collect();
+            prop_assert_eq!(sent(upload(&parts, Sending::Chunked), &turns), in_chunks(&parts));
+            let whole: Vec<u8> = parts.iter().flat_map(|(_, data)| data.to_vec()).collect();
+            let length = Sending::Length(whole.len() as u64);
+            prop_assert_eq!(sent(upload(&parts, length), &turns), [&b"head"[..], &whole].concat());
+        }
+    }
 
     /// The HTTP library holds bodies to their lengths as well; what it let through would be another request.
     #[test]
     fn a_body_that_is_not_as_long_as_was_announced_does_not_pass() {
         for (announced, passes) in [(1, false), (2, true), (3, false)] {
-            let bounds = InboundBounds { size: 10, pause: Duration::from_secs(1), rate: 1 };
-            let body = Inbound::new(Some(Bytes::from_static(b"{}")), None, bounds, None);
-            let (method, sending, small, large) = (Method::POST, Sending::Length(announced), Vec::new(), Bytes::new());
-            let (sent, behind, taken, touched) = (0, &b""[..], false, false);
-            let mut upload = Upload { method, body, sending, small, sent, large, behind, taken, touched };
+            let mut upload = upload(&[part(2)], Sending::Length(announced));
             let mut written = Vec::new();
-            let sent = upload.poll(&mut Context::from_waker(std::task::Waker::noop()), &mut written);
+            let sent = upload.poll(&mut Context::from_waker(Waker::noop()), &mut written);
             assert_eq!(matches!(sent, Poll::Ready(Ok(()))), passes, "{announced}");
             assert!(passes || matches!(sent, Poll::Ready(Err(Stopped::Body))), "{sent:?}");
         }
