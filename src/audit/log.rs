@@ -298,6 +298,8 @@ impl Shared {
         drop(queue);
         self.lost.fetch_add(count, Ordering::Relaxed);
         if first {
+            // all room may be kept for requests that still run, and no record be coming
+            self.filled.notify_one();
             tracing::error!("audit records are lost from now on, and counted");
         }
     }
