@@ -125,7 +125,9 @@ impl Screen {
         let mut lists = self.lists();
         // it is cut, so it cannot be read to its end
         let _ = lists.filter(valid);
-        if self.asked == Asked::List || lists.found() { Err(TOO_LARGE) } else { Ok(()) }
+        // in a batch, behind an answer that is large, there may be another one
+        let is_batch = valid.trim_ascii_start().starts_with('[');
+        if self.asked == Asked::List || is_batch || lists.found() { Err(TOO_LARGE) } else { Ok(()) }
     }
 
     fn lists(&self) -> Lists<impl FnMut(&Item<'_>) -> bool> {

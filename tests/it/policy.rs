@@ -417,6 +417,20 @@ fn what_comes_back_by_another_stream_is_filtered_as_well() {
 }
 
 #[test]
+fn a_list_behind_something_large_in_a_batch_is_not_passed_on() {
+    let large = format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{{\"x\":\"{}\"}}}}", "x".repeat(5 << 20));
+    for (event, passes) in [(large.clone(), true), (format!(" [{large},{}]", TOOLS.replace('\n', "")), false)] {
+        let ruled = ruled_before(answering("content-type: text/event-stream", format!("data: {event}\n\n")), POLICY);
+        let mut line = Line::to(&ruled.proxy.address);
+        line.send(get(&ruled.reader, "Connection: close\r\n"));
+        let mut came = String::new();
+        let _ = line.reader().read_to_string(&mut came);
+        assert_eq!(came.contains("xxx"), passes);
+        assert!(!came.contains("drop_a"));
+    }
+}
+
+#[test]
 fn a_list_that_cannot_be_read_is_not_passed_on() {
     for (headers, body) in [
         ("content-type: application/json", "{\"result\":{\"tools\":[".to_owned()),
