@@ -29,10 +29,10 @@ fn limit_to_clients(proxy: &Proxy, at_rest: usize, clients: usize) {
     limit(proxy, (at_rest + 2 * clients) * 4 / 3);
 }
 
-/// An origin that closes each connection behind its answer, so that the next request needs a new one.
+/// An origin that closes each connection behind its answer, and says so, so that the next request needs a new one.
 fn forgetful() -> Origin {
     Origin::scripted(|_, stream| {
-        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").map(|()| Keep::Close)
+        stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}").map(|()| Keep::Close)
     })
 }
 
