@@ -226,18 +226,23 @@ fn parse(bytes: &Bytes, method: &Method, most: usize) -> Result<Arrived, &'stati
     let version = if parsed.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(NOT_HTTP)?;
     let mut headers = HeaderMap::with_capacity(parsed.headers.len() + ADDED);
-    let (mut has_length, mut has_coding, mut closes) = (false, false, false);
+    let (mut has_length, mut has_coding, mut has_body, mut closes) = (false, false, false, false);
     for field in parsed.headers.iter() {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| NOT_HTTP)?;
         has_length |= name == CONTENT_LENGTH;
         has_coding |= name == TRANSFER_ENCODING;
+        has_body |= name == TRANSFER_ENCODING || name == CONTENT_LENGTH && field.value != b"0";
         closes |= name == CONNECTION && names_close(field.value);
         let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value)).map_err(|_| NOT_HTTP)?;
         headers.append(name, value);
     }
     let framing = Framing::of(method, status, version, &headers)?;
     let both = has_length && has_coding;
-    let persists = version == Version::HTTP_11 && !closes && !both && framing != Framing::UntilClose;
+    // a server that sends what it announced, to HEAD for instance, sends it to whoever is next
+    let sends_more = framing.is_over() && has_body;
+    let switches = status == StatusCode::SWITCHING_PROTOCOLS;
+    let persists = version == Version::HTTP_11
+        && !(closes || both || sends_more || switches || framing == Framing::UntilClose);
     let mut response = Response::new(());
     *response.status_mut() = status;
     *response.version_mut() = version;
@@ -318,6 +323,24 @@ mod tests {
             ("HTTP/1.1 200 OK\r\n\r\n", false),
         ] {
             assert_eq!(arrive(head).unwrap().unwrap().persists, persists, "{head}");
+        }
+    }
+
+    #[test]
+    fn a_connection_does_not_persist_where_more_may_come_than_is_read() {
+        for (method, head, persists) in [
+            (Method::HEAD, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", true),
+            (Method::HEAD, "HTTP/1.1 200 OK\r\n\r\n", true),
+            (Method::HEAD, "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", false),
+            (Method::HEAD, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", false),
+            (Method::POST, "HTTP/1.1 204 \r\ntransfer-encoding: chunked\r\n\r\n", false),
+            (Method::GET, "HTTP/1.1 304 \r\ncontent-length: 5\r\n\r\n", false),
+            (Method::POST, "HTTP/1.1 204 \r\ncontent-length: 0\r\n\r\n", true),
+            (Method::POST, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", true),
+            (Method::POST, "HTTP/1.1 101 Switching Protocols\r\ncontent-length: 0\r\n\r\n", false),
+        ] {
+            let mut awaited = Awaited { buffer: head.into(), ..Awaited::new(method, LIMITS) };
+            assert_eq!(awaited.take().unwrap().unwrap().persists, persists, "{head}");
         }
     }
 

@@ -22,8 +22,10 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Response;
 use http::header::CONTENT_TYPE;
+use http_body::Body;
 use tokio::time::Instant;
 
 pub use address::{Address, AddressError};
@@ -205,16 +207,15 @@ fn is_event_stream(answer: &Response<()>) -> bool {
 
 /// Sends a request and reads the head of its answer, whichever is first, until that moment; also says whether all
 /// of the request is out by then.
-async fn answered(
+async fn answered<B: Body<Data = Bytes> + Unpin>(
     connection: &mut Connection,
-    upload: &mut Upload,
+    upload: &mut Upload<B>,
     awaited: &mut Awaited,
     until: Instant,
 ) -> Result<(Arrived, bool), Failure> {
     let (mut sent, mut refused) = (false, None);
     let mut is_first = true;
-    let (socket, deadline) = connection.in_time();
-    deadline.set_at(until);
+    connection.in_time().1.set_at(until);
     poll_fn(|cx| {
         // requests that came in together are all read before one is sent on: so the upstream is woken once for
         // all of them, which costs more than asking again
@@ -222,6 +223,11 @@ async fn answered(
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        // what came before any of it has left is no answer to it
+        if upload.is_untouched() && !connection.is_quiet(cx.waker()) {
+            return Poll::Ready(Err(Failure::Broken(io::ErrorKind::ConnectionReset.into())));
+        }
+        let (socket, deadline) = connection.in_time();
         if !sent && refused.is_none() {
             match upload.poll(cx, socket) {
                 Poll::Ready(Ok(())) => sent = true,
@@ -240,4 +246,34 @@ async fn answered(
         }
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use http::Method;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+    use crate::metrics::Level;
+
+    /// It would be taken for the answer, and the next request would get what is answered to this one.
+    #[tokio::test]
+    async fn what_comes_before_a_request_has_left_is_not_its_answer() {
+        for unasked in [&b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"[..], b"x", b""] {
+            let (socket, mut upstream) = duplex(1024);
+            let mut connection = Connection::new(Box::new(socket), Arc::<Level>::default().hold());
+            let (mut upload, until) = (upload::tests::request(), Instant::now() + Duration::from_secs(20));
+            let mut awaited = Awaited::new(Method::POST, Limits { size: 1024, fields: 10 });
+            let mut answer = Box::pin(answered(&mut connection, &mut upload, &mut awaited, until));
+            let lets_others_go_first = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending();
+            upstream.write_all(unasked).await.unwrap();
+            upstream.shutdown().await.unwrap();
+            assert!(lets_others_go_first && answer.await.is_err(), "{unasked:?}");
+            assert!(upload.is_untouched());
+            drop(connection);
+            assert_eq!(upstream.read(&mut [0]).await.unwrap(), 0, "nothing of it has left");
+        }
+    }
 }

@@ -71,7 +71,7 @@ impl Connection {
 
     /// Whether nothing has come since the last answer: neither the end, nor bytes that could be taken for
     /// an answer to what was not asked yet. If so, whatever comes next will wake `keeper`.
-    fn is_quiet(&mut self, keeper: &Waker) -> bool {
+    pub(super) fn is_quiet(&mut self, keeper: &Waker) -> bool {
         let mut byte = [0];
         let look = poll_fn(|cx| Pin::new(&mut self.socket).poll_read(cx, &mut ReadBuf::new(&mut byte)));
         // a task that has used up its share of time is told that nothing has come, whatever has

@@ -172,7 +172,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::VecDeque;
     use std::convert::Infallible;
     use std::task::Waker;
@@ -184,7 +184,7 @@ mod tests {
 
     /// A body that comes in these parts, each of them late where it says so.
     #[derive(Debug)]
-    struct Parts(VecDeque<(bool, Bytes)>);
+    pub(in super::super) struct Parts(VecDeque<(bool, Bytes)>);
 
     impl Body for Parts {
         type Data = Bytes;
@@ -249,6 +249,11 @@ mod tests {
             taken: false,
             touched: false,
         }
+    }
+
+    /// A request without a body.
+    pub(in super::super) fn request() -> Upload<Parts> {
+        upload(&[], Sending::Length(0))
     }
 
     /// What has gone through the socket when all of it has.
