@@ -103,7 +103,10 @@ impl<'l> Builder<'l> {
         };
         let in_policy = self.policy.allows_lifetime(record.created_at, record.expires_at);
         let standing = if in_policy { holder.standing } else { Standing::Overlong };
-        Grant::new(record, Arc::clone(&holder.subject), Arc::clone(rights), tried, standing)
+        // a life that is counted from its first day begins with it, whatever day that is
+        let counted = self.policy.max_lifetime.and(record.created_at);
+        let not_before = record.not_before.max(counted);
+        Grant::new(record, Arc::clone(&holder.subject), Arc::clone(rights), tried, not_before, standing)
     }
 
     fn holder(&self, id: &'l str) -> Holder<'l> {

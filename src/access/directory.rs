@@ -256,10 +256,14 @@ mod tests {
     const NOW: &str = "2026-11-22T08:00:00Z";
 
     fn directory(extra: &str) -> Directory {
+        directory_under(Policy::default(), extra)
+    }
+
+    fn directory_under(policy: Policy, extra: &str) -> Directory {
         let hash = TokenDigest::of("opaque-token");
         let text = format!("[[tokens]]\nid = \"t1\"\nhash = \"{hash}\"\nuser = \"alice\"\n{extra}");
         let list = TokenList::parse(Path::new("t.toml"), &text).unwrap();
-        Directory::new(&list, &Arc::default(), Generation(7), "r1")
+        Directory::new(&list, &Arc::new(policy), Generation(7), "r1")
     }
 
     fn ask(directory: &Directory, token: &str, now: &str) -> Result<Permit, Denial> {
@@ -316,6 +320,16 @@ mod tests {
         assert!(ask(&directory, "opaque-token", "2026-11-22T08:00:00Z").is_ok());
         assert!(ask(&directory, "opaque-token", "2026-11-22T08:59:59.999999Z").is_ok());
         assert!(ask(&directory, "opaque-token", "2026-11-22T09:00:00Z").is_err());
+    }
+
+    #[test]
+    fn a_life_that_is_counted_from_its_first_day_begins_with_it() {
+        let life = "created_at = 2026-11-22T09:00:00Z\nexpires_at = 2026-11-23T08:00:00Z";
+        let policy = Policy { max_lifetime: Some(SignedDuration::from_hours(24)), ..Policy::default() };
+        for (policy, reason) in [(Policy::default(), None), (policy, Some(Reason::NotYetValid))] {
+            let denial = ask(&directory_under(policy, life), "opaque-token", NOW).err();
+            assert_eq!(denial.map(|denial| denial.reason()), reason);
+        }
     }
 
     #[test]

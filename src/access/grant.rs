@@ -53,13 +53,17 @@ struct Life {
 const NEVER: i64 = i64::MAX;
 
 impl Life {
-    fn of(record: &TokenRecord) -> Self {
+    fn of(record: &TokenRecord, not_before: Option<Timestamp>) -> Self {
         Self {
-            not_before: record.not_before.map_or(i64::MIN, Timestamp::as_microsecond),
+            not_before: not_before.map_or(i64::MIN, Timestamp::as_microsecond),
             expires_at: record.expires_at.map_or(NEVER, Timestamp::as_microsecond),
             revoked_at: record.revoked_at.map_or(NEVER, Timestamp::as_microsecond),
         }
     }
+}
+
+fn moment(microsecond: i64) -> Option<Timestamp> {
+    Timestamp::from_microsecond(microsecond).ok().filter(|_| microsecond != NEVER)
 }
 
 impl Grant {
@@ -71,6 +75,7 @@ impl Grant {
         subject: Arc<Subject>,
         rights: Arc<Rights>,
         tried: Option<Box<Tried>>,
+        not_before: Option<Timestamp>,
         standing: Standing,
     ) -> Self {
         Self {
@@ -80,14 +85,14 @@ impl Grant {
             rights,
             tried,
             tools: record.tools.clone().map(Box::new),
-            life: Life::of(record),
+            life: Life::of(record, not_before),
             last_used: AtomicI64::new(0),
             standing,
         }
     }
 
     /// What speaks against the token at this moment; a revocation before all else.
-    pub(super) fn objection(&self, now: Timestamp) -> Option<Reason> {
+    pub(crate) fn objection(&self, now: Timestamp) -> Option<Reason> {
         let now = now.as_microsecond();
         if self.life.revoked_at <= now {
             return Some(Reason::Revoked);
@@ -109,10 +114,11 @@ impl Grant {
         self.standing == Standing::Overlong
     }
 
-    /// Whether another state of the same token may do something that this one may not.
+    /// Whether another state of the same token may do something that this one may not, or is somebody else's.
     pub(super) fn lacks_a_right_of(&self, other: &Self) -> bool {
         let narrower = self.tools.is_some() && self.tools != other.tools;
-        narrower || other.rights.scopes.iter().any(|scope| !self.rights.scopes.contains(scope))
+        let somebody_else = !self.subject.stands_for(&other.subject);
+        narrower || somebody_else || other.rights.scopes.iter().any(|scope| !self.rights.scopes.contains(scope))
     }
 
     /// The token's public id.
@@ -152,9 +158,14 @@ impl Grant {
         self.tried.as_ref().map(|tried| &tried.hash)
     }
 
-    /// The moment from which on the token is dead.
+    /// The moment at which the token expires.
     pub fn expires_at(&self) -> Option<Timestamp> {
-        Timestamp::from_microsecond(self.life.expires_at).ok().filter(|_| self.life.expires_at != NEVER)
+        moment(self.life.expires_at)
+    }
+
+    /// The moment from which on the token is dead, be it that it expires or that it is revoked then.
+    pub fn ends_at(&self) -> Option<Timestamp> {
+        moment(self.life.expires_at.min(self.life.revoked_at))
     }
 
     /// Notes a use, to the second; earlier ones than noted change nothing.

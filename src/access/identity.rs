@@ -65,6 +65,7 @@ type Header = (HeaderName, HeaderValue);
 pub(super) struct Subject {
     user: Box<str>,
     org: Option<Box<str>>,
+    roles: Box<[Box<str>]>,
     headers: Box<[Header]>,
 }
 
@@ -79,13 +80,14 @@ impl Subject {
             header(names.org.as_ref(), user.org.as_deref()),
             header(names.roles.as_ref(), roles.as_deref()),
         ];
-        Self { user: user.id.clone(), org: user.org.clone(), headers: headers.into_iter().flatten().collect() }
+        let roles = user.roles.iter().cloned().collect();
+        Self { user: user.id.clone(), org: user.org.clone(), roles, headers: headers.into_iter().flatten().collect() }
     }
 
     /// A user of whom nothing but the id is known.
     pub(super) fn bare(user: &str, names: &IdentityHeaders) -> Self {
         let headers = header(names.user.as_ref(), Some(user)).into_iter().collect();
-        Self { user: user.into(), org: None, headers }
+        Self { user: user.into(), org: None, roles: Box::default(), headers }
     }
 
     pub(super) fn user(&self) -> &str {
@@ -94,6 +96,12 @@ impl Subject {
 
     pub(super) fn org(&self) -> Option<&str> {
         self.org.as_deref()
+    }
+
+    /// Whether what was begun as `other` may go on as this: the same user, with all of her roles.
+    pub(super) fn stands_for(&self, other: &Self) -> bool {
+        let same = self.user == other.user && self.org == other.org;
+        same && other.roles.iter().all(|role| self.roles.contains(role))
     }
 
     pub(super) fn headers(&self) -> impl Iterator<Item = &Header> {

@@ -90,15 +90,14 @@ impl Streams {
     /// been open for a while is told of in the audit log. To be called at equal intervals.
     pub fn tick(&self, now: Timestamp) {
         let ticks = self.ticks.fetch_add(1, Ordering::Relaxed);
-        let is_over = |handle: &Handle| handle.grant.load().expires_at().is_some_and(|end| end <= now);
+        let objection = |handle: &Handle| handle.grant.load().objection(now);
         let is_long = |handle: &Handle| ticks.saturating_sub(handle.since) >= LONG && !handle.is_announced();
-        let of_interest = |handle: &&Arc<Handle>| is_over(handle) || is_long(handle);
+        let of_interest = |handle: &&Arc<Handle>| is_long(handle) || objection(handle).is_some();
         let found: Vec<_> = self.lock().values().filter(of_interest).cloned().collect();
         for handle in found {
-            if is_over(&handle) {
-                handle.cut(EXPIRED);
-            } else {
-                handle.announce();
+            match objection(&handle) {
+                Some(reason) => handle.cut_for(reason),
+                None => handle.announce(),
             }
         }
     }
@@ -106,7 +105,8 @@ impl Streams {
     /// Whether a permit that was given a while ago would still be given.
     pub(super) fn confirm(&self, permit: &Permit) -> Result<(), Denial> {
         let directory = self.directory.load();
-        if directory.generation() == permit.generation() {
+        let ended = || permit.grant().ends_at().is_some_and(|end| end <= Timestamp::now());
+        if directory.generation() == permit.generation() && !ended() {
             return Ok(());
         }
         directory.review(permit, permit.grant(), Timestamp::now()).map(|_| ())
@@ -182,8 +182,12 @@ impl Handle {
     fn judge(&self, directory: &Directory, known: &Arc<Grant>, now: Timestamp) {
         match directory.review(&self.permit, known, now) {
             Ok(grant) => self.grant.store(Arc::clone(grant)),
-            Err(denial) => self.cut(if denial.reason() == Reason::Expired { EXPIRED } else { REVOKED }),
+            Err(denial) => self.cut_for(denial.reason()),
         }
+    }
+
+    fn cut_for(&self, reason: Reason) {
+        self.cut(if reason == Reason::Expired { EXPIRED } else { REVOKED });
     }
 
     fn poll_cut(&self, cx: &Context<'_>) -> Option<Ended> {

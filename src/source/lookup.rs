@@ -142,7 +142,7 @@ struct Fact {
 
 /// Answers hold for a while, but not past the end of the token: it may have been put off by then.
 fn good_for(grant: &Grant, ttl: Duration) -> Duration {
-    let left = grant.expires_at().map(|end| end.duration_since(Timestamp::now()));
+    let left = grant.ends_at().map(|end| end.duration_since(Timestamp::now()));
     // of a token that has ended long ago nothing more is to be expected
     let left = left.and_then(|left| Duration::try_from(left).ok()).filter(|left| !left.is_zero());
     left.map_or(ttl, |left| left.min(ttl))

@@ -84,6 +84,7 @@ fn a_stream_ends_when_its_user_is_suspended_removed_or_loses_a_right() {
         (users(&format!("{listed}status = \"suspended\""), "\"a\", \"b\""), "suspended"),
         (users("", "\"a\", \"b\""), "removed"),
         (users(listed, "\"a\""), "downgraded"),
+        (users(&format!("{listed}org = \"another\""), "\"a\", \"b\""), "of another organisation"),
     ] {
         let origin = streaming();
         let folder = Folder::new();
@@ -147,6 +148,50 @@ fn a_stream_ends_when_its_token_expires() {
     assert_eq!(ask(&proxy, &token), 401);
     let audit = proxy.audit(2);
     assert_eq!((&audit[0]["ended"], &audit[1]["reason"]), (&"expired".into(), &"expired".into()));
+}
+
+#[test]
+fn a_stream_ends_at_the_moment_for_which_its_tokens_revocation_was_planned() {
+    let origin = streaming();
+    let folder = Folder::new();
+    let token = folder.token("alice", &[]);
+    let soon = jiff::Timestamp::now() + Duration::from_secs(3);
+    amend(&folder, &format!("revoked_at = {soon:.0}"));
+    let proxy = folder.serve(&origin.url(), "");
+    let stream = open(&proxy, &token);
+    assert!(time_to_cut(stream) < Duration::from_secs(5));
+    let audit = proxy.audit(1);
+    assert_eq!((&audit[0]["user"], &audit[0]["ended"]), (&"alice".into(), &"revoked".into()));
+}
+
+#[test]
+fn a_stream_ends_when_its_token_becomes_somebody_elses() {
+    let origin = streaming();
+    let folder = Folder::new();
+    let token = folder.token("alice", &[]);
+    let proxy = folder.serve(&origin.url(), "");
+    let stream = open(&proxy, &token);
+    let tokens = folder.read("tokens.toml");
+    folder.write("tokens.toml", &tokens.replace("\"alice\"", "\"bob\""));
+    assert!(time_to_cut(stream) < Duration::from_secs(1));
+    assert_eq!(proxy.audit(1)[0]["ended"], "revoked");
+}
+
+#[test]
+fn an_answer_that_comes_after_the_end_of_its_token_is_a_401() {
+    let (origin, folder) = (Stage::new(), Folder::new());
+    let token = folder.token("alice", &["--expires", "2s"]);
+    let proxy = folder.serve(&origin.url(), "");
+    let mut client = Line::to(&proxy.address);
+    client.send(post(&token, "{}"));
+    let mut upstream = origin.accept();
+    upstream.request();
+    let ended = "patgate_tokens{status=\"expired\"} 1\n";
+    eventually("the end of the token", || proxy.health("/metrics").body.contains(ended).then_some(()));
+    upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecret");
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.body.contains("secret")), (401, false));
+    assert_eq!(proxy.record_of(&answer)["reason"], "expired");
 }
 
 #[test]
