@@ -44,7 +44,7 @@ pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
     let published = source.published().clone();
     let house = House::open(&config.server, &config.proxy, &config.audit, &published)?;
     let admin = config.admin.as_ref().map(Admin::bind).transpose().map_err(Exit::failure)?;
-    compare_limits(&house.shared.descriptors, config.server.max_connections as u64);
+    compare_limits(&house.shared.descriptors, &config.server);
 
     house.run(|house| {
         let certificates = follow_certificates(&config, &house.reload);
@@ -130,13 +130,22 @@ fn raise_descriptor_limit() {
 }
 
 /// Tells the operator if clients will have to wait sooner than the configuration says.
-fn compare_limits(descriptors: &Descriptors, max_connections: u64) {
+fn compare_limits(descriptors: &Descriptors, params: &server::Params) {
     const MESSAGE: &str = "limits.connections is more than the limit of open files allows, and more clients will have \
                            to wait: raise that limit (LimitNOFILE= of systemd, ulimit -Hn), or lower limits.connections";
 
+    let [max_connections, per_address] =
+        [params.max_connections, params.max_connections_per_address].map(|most| most as u64);
     let clients_at_most = descriptors.most_clients();
     if clients_at_most >= max_connections {
         return;
+    }
+    if clients_at_most <= per_address {
+        tracing::warn!(
+            clients_at_most,
+            "limits.connections_per_address is as many as the limit of open files allows in all, so that one client can \
+             keep all others waiting: raise that limit, or lower limits.connections_per_address"
+        );
     }
     // nobody has asked for as many as the default
     if max_connections == config::CONNECTIONS {

@@ -130,18 +130,19 @@ impl TrustedProxies {
     }
 }
 
-/// The items of a list header, the last one first; what is not text ends it.
+/// The items of a list header, the last one first. What is not text is a client's, behind whose the proxies' items
+/// stand: it is no more than an item that nobody can read.
 fn from_the_right<'h>(
     headers: &'h HeaderMap,
     name: &HeaderName,
     separator: u8,
 ) -> impl Iterator<Item = String> + use<'h> {
     let values: Vec<&HeaderValue> = headers.get_all(name).iter().collect();
-    let items = values.into_iter().rev().map_while(move |value| {
-        let items = split_outside_quotes(value.to_str().ok()?, separator);
-        Some(items.into_iter().rev().map(|item| item.trim().to_owned()).collect::<Vec<_>>())
-    });
-    items.flatten()
+    values.into_iter().rev().flat_map(move |value| {
+        let text = String::from_utf8_lossy(value.as_bytes());
+        let items = split_outside_quotes(&text, separator);
+        items.into_iter().rev().map(|item| item.trim().to_owned()).collect::<Vec<_>>()
+    })
 }
 
 /// Splits where no quoted string is open. A quote that is never closed is a client's, who would make one
@@ -199,7 +200,7 @@ mod tests {
     fn headers(fields: &[(HeaderName, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
-            headers.append(name.clone(), value.parse().unwrap());
+            headers.append(name.clone(), HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         headers
     }
@@ -223,6 +224,9 @@ mod tests {
             ("10.0.0.1", &["6.6.6.6, "], "10.0.0.1"),
             ("10.0.0.1", &["\"6.6.6.6, 192.0.2.1"], "192.0.2.1"),
             ("10.0.0.1", &["\"6.6.6.6\\, 192.0.2.1, 10.1.1.1"], "192.0.2.1"),
+            ("10.0.0.1", &["ä, 192.0.2.1"], "192.0.2.1"),
+            ("10.0.0.1", &["ä", "192.0.2.1, 10.1.1.1"], "192.0.2.1"),
+            ("10.0.0.1", &["6.6.6.6, ä, 10.1.1.1"], "10.1.1.1"),
             ("10.0.0.1", &["[2001:db8::9]:4711"], "2001:db8::9"),
             ("10.0.0.1", &["192.0.2.1:80"], "192.0.2.1"),
             ("10.0.0.1", &["::ffff:192.0.2.1"], "192.0.2.1"),
@@ -250,6 +254,7 @@ mod tests {
             ("proto=https", "10.0.0.1", None, None),
             ("for=\"6.6.6.6, for=192.0.2.43;proto=http", "192.0.2.43", Some(false), None),
             ("for=\"6.6.6.6\\, for=\"[2001:db8::9]\";proto=https", "2001:db8::9", Some(true), None),
+            ("for=ä, for=192.0.2.43;proto=https", "192.0.2.43", Some(true), None),
             ("for=unknown", "10.0.0.1", None, None),
         ] {
             let headers = headers(&[(FORWARDED, value), (X_FORWARDED_FOR, "6.6.6.6"), (X_FORWARDED_HOST, "b.example")]);
@@ -278,7 +283,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_header_leads_to_an_address_that_stands_in_it(value in "[ -~]{0,80}") {
+        fn any_header_leads_to_an_address_that_stands_in_it(value in "[ -~\u{80}-\u{ff}]{0,80}") {
             for header in [ForwardedHeader::XForwarded, ForwardedHeader::Forwarded] {
                 let headers = headers(&[(X_FORWARDED_FOR, &value), (FORWARDED, &value)]);
                 let found = proxies(header).provenance(ip("10.0.0.1"), &headers).ip.unwrap();

@@ -74,6 +74,9 @@ pub struct Peer {
     pub on_loopback: bool,
     /// Whether it came by TLS.
     pub secure: bool,
+    /// Whether it has said by the PROXY protocol that it speaks for nobody it could name. It passes bytes on, and
+    /// what these say of a client is the client's own word.
+    pub names_nobody: bool,
 }
 
 /// The gate of one worker.
@@ -176,7 +179,11 @@ impl Gate {
     /// Answers one request. The record is closed when the answer's last byte has gone, or when the
     /// exchange is dropped.
     pub async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<Outgoing> {
-        let Provenance { ip, secure, host } = self.proxies.provenance(peer.ip, request.headers());
+        let Provenance { ip, secure, host } = if peer.names_nobody {
+            Provenance { ip: peer.ip, secure: None, host: None }
+        } else {
+            self.proxies.provenance(peer.ip, request.headers())
+        };
         let peer = Peer { ip, ..peer };
         let secure = secure.unwrap_or(peer.secure);
         let mut record = self.audit.begin(&request, ip, secure);

@@ -82,7 +82,13 @@ impl Rates {
         }
         if let Some(buckets) = &self.per_user {
             let taken = buckets.take(grant.user(), Instant::now());
-            taken.map_err(|wait| Exceeded { what: "too many requests of this user", wait })?;
+            taken.map_err(|wait| {
+                // nothing is forwarded, so it has not called
+                if let Some(buckets) = &self.per_token {
+                    buckets.give_back(grant.token_id().as_str());
+                }
+                Exceeded { what: "too many requests of this user", wait }
+            })?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdTcpListener, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdTcpListener, ToSocketAddrs};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
@@ -210,14 +210,17 @@ impl Listener {
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
                 let local = stream.local_addr()?.ip().to_canonical();
-                let peer =
-                    Peer { ip: Some(address.ip().to_canonical()), on_loopback: local.is_loopback(), secure: false };
-                Ok((Transport::Tcp(stream), peer))
+                Ok((Transport::Tcp(stream), peer(Some(address.ip().to_canonical()), local.is_loopback())))
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((Transport::Unix(stream), Peer { ip: None, on_loopback: false, secure: false }))
+                Ok((Transport::Unix(stream), peer(None, false)))
             }
         }
     }
+}
+
+/// As nothing has been said yet.
+fn peer(ip: Option<IpAddr>, on_loopback: bool) -> Peer {
+    Peer { ip, on_loopback, secure: false, names_nobody: false }
 }

@@ -3,6 +3,7 @@
 
 use std::fmt::Display;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -63,6 +64,8 @@ pub struct Server {
     drain: Drain,
     drain_timeout: Duration,
     threads: Vec<JoinHandle<()>>,
+    /// The file of our Unix socket.
+    file: Option<PathBuf>,
     /// Closed when the last worker has ended.
     running: mpsc::Receiver<()>,
     counts: Arc<Counts>,
@@ -104,7 +107,8 @@ impl Server {
             });
             threads.push(thread.map_err(failed)?);
         }
-        Ok(Self { address, drain: drain.clone(), drain_timeout: params.drain_timeout, threads, running, counts })
+        let file = if let ListenAddress::Unix(path) = &address { Some(path.clone()) } else { None };
+        Ok(Self { address, drain: drain.clone(), drain_timeout: params.drain_timeout, threads, file, running, counts })
     }
 
     /// The address that clients can use: with the port that the system chose, if it was asked to.
@@ -120,6 +124,8 @@ impl Server {
     /// Ends the service: nothing new comes in, what runs may finish until the deadline or until
     /// `hurry` is heard, and is cut then. Returns whether everything had finished by itself.
     pub async fn drain(&mut self, hurry: impl Future<Output = ()>) -> bool {
+        // as long as it is ours: another process may take the place as soon as nobody listens there
+        self.remove_file();
         self.drain.advance(Phase::Draining);
         let finished = tokio::select! {
             _ = self.running.recv() => true,
@@ -139,14 +145,18 @@ impl Server {
             let _ = thread.join();
         }
     }
+
+    fn remove_file(&mut self) {
+        if let Some(path) = self.file.take() {
+            // a socket that stays behind is taken over by the next process
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let ListenAddress::Unix(path) = &self.address {
-            // a socket that stays behind is taken over by the next process
-            let _ = std::fs::remove_file(path);
-        }
+        self.remove_file();
     }
 }
 
@@ -226,7 +236,7 @@ async fn welcome(mut transport: Transport, peer: Peer, service: Arc<Service>) {
     let before_requests = async {
         let peer = if service.proxy_protocol && service.proxies.trust(peer.ip) {
             let told = proxy_protocol::read(&mut transport).await.ok()?;
-            Peer { ip: told.or(peer.ip), ..peer }
+            Peer { ip: told.or(peer.ip), names_nobody: told.is_none(), ..peer }
         } else {
             peer
         };

@@ -203,10 +203,14 @@ fn a_limit_that_is_too_low_for_the_configuration_is_told_at_the_start() {
         folder.configure(&origin.url(), &format!("[limits]\n{limits}"));
         let proxy = Proxy::start_by("prlimit", &["--nofile=400:400", program], folder.path("").as_path());
         let log = proxy.log();
-        let told = log.iter().find(|entry| entry["message"].as_str().unwrap().contains("limits.connections"));
+        let about = |limit: &str| log.iter().find(|entry| entry["message"].as_str().unwrap().starts_with(limit));
+        let told = about("limits.connections is");
         assert_eq!(told.map(|entry| entry["level"].as_str().unwrap()), level, "{log:?}");
         let most = told.map_or(100, |entry| entry["clients_at_most"].as_u64().unwrap());
         assert!((100..150).contains(&most), "{log:?}");
+        // as many as one address may have by itself
+        let alone = about("limits.connections_per_address is");
+        assert_eq!(alone.map(|entry| entry["level"].as_str().unwrap()), level.and(Some("WARN")), "{log:?}");
     }
 }
 

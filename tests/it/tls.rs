@@ -15,7 +15,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConfig, StreamOwned};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::harness::{Folder, Origin, Proxy, connect, eventually, get, post, read_answer};
@@ -268,9 +268,14 @@ fn clients_show_a_certificate_where_one_is_asked_for() {
                         builder.with_client_auth_cert(vec![certificate.der().clone()], key).unwrap()
                     }
                 };
-                let mut client = tls_client(&proxy.address, Arc::new(config));
-                let status = client.write_all(get(&token, "").as_bytes()).and_then(|()| status_of(&mut client));
-                assert_eq!(status.ok(), accepted.then_some(200), "{setting} {version:?}");
+                let config = Arc::new(config);
+                // a certificate that was good once is looked at again
+                for _ in 0..2 {
+                    let mut client = tls_client(&proxy.address, Arc::clone(&config));
+                    let status = client.write_all(get(&token, "").as_bytes()).and_then(|()| status_of(&mut client));
+                    assert_eq!(status.ok(), accepted.then_some(200), "{setting} {version:?}");
+                    assert_ne!(client.conn.handshake_kind(), Some(HandshakeKind::Resumed));
+                }
             }
         }
     }
@@ -279,6 +284,21 @@ fn clients_show_a_certificate_where_one_is_asked_for() {
     let mut client = tls_client(&proxy.address, client_config(&own.cert.pem(), &[]));
     client.write_all(get("unknown", "").as_bytes()).unwrap();
     assert_eq!(status_of(&mut client).unwrap(), 401);
+}
+
+#[test]
+fn where_no_certificate_is_asked_for_clients_resume_their_sessions() {
+    let (origin, folder) = (Origin::plain(), Folder::new());
+    let token = folder.token("alice", &[]);
+    let (proxy, config) = proxy_and_client(&folder, &origin, "");
+    // not with the first ones, if the certificate is looked at again meanwhile
+    let resumed = (0..5).filter(|_| {
+        let mut client = tls_client(&proxy.address, Arc::clone(&config));
+        client.write_all(get(&token, "").as_bytes()).unwrap();
+        assert_eq!(status_of(&mut client).unwrap(), 200);
+        client.conn.handshake_kind() == Some(HandshakeKind::Resumed)
+    });
+    assert!((2..=4).contains(&resumed.count()));
 }
 
 /// The status of an answer that may not come.

@@ -6,7 +6,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::thread;
 
-use crate::harness::{Answer, Folder, Origin, PATIENCE, get, post, read_answer};
+use crate::harness::{Answer, Folder, Origin, PATIENCE, eventually, get, post, read_answer, read_head};
+use crate::revocation::streaming;
 
 fn ask_by_socket(path: &Path, request: &str) -> Answer {
     let mut stream = UnixStream::connect(path).unwrap();
@@ -49,6 +50,30 @@ fn requests_come_in_and_go_out_by_unix_sockets() {
     assert!(proxy.audit(2).iter().all(|record| record.get("client_ip").is_none()));
     proxy.last_audit();
     assert!(!outside.exists(), "the socket is removed at the end");
+}
+
+#[test]
+fn a_socket_that_the_next_process_has_taken_over_is_not_removed() {
+    let origin = streaming();
+    let (old, new) = (Folder::new(), Folder::new());
+    let token = old.token("alice", &[]);
+    new.token("bob", &[]);
+    let path = old.path("p.sock");
+    let serve = |folder: &Folder| {
+        folder.configure(&origin.url(), "");
+        folder.serve_with(&["--listen", &format!("unix:{}", path.display())], &[])
+    };
+    let mut first = serve(&old);
+    let mut client = UnixStream::connect(&path).unwrap();
+    client.write_all(get(&token, "").as_bytes()).unwrap();
+    assert_eq!(read_head(&mut BufReader::new(&client)).status, 200);
+    // it goes on with that stream
+    first.signal("TERM");
+    eventually("the place to be free", || (!path.exists()).then_some(()));
+    let _second = serve(&new);
+    drop(client);
+    assert!(first.wait().success());
+    assert_eq!(ask_by_socket(&path, &get(&token, "")).status, 401);
 }
 
 #[test]

@@ -82,6 +82,14 @@ fn a_balancer_names_the_client_before_anything_else() {
             assert_eq!(told(&origin)[0], [address]);
         }
     }
+    // a balancer passes on what a client writes, and where it names nobody, that is nobody's word
+    for header in [binary(0x20, [192, 0, 2, 9]), b"PROXY UNKNOWN\r\n".to_vec()] {
+        let mut client = Line::to(&proxy.address);
+        client.send(header);
+        client.send(get(&token, CLAIMS));
+        assert_eq!(client.answer().status, 200);
+        assert_eq!(told(&origin)[0], ["127.0.0.1"]);
+    }
     // who the balancer passes on is no proxy, and is not believed
     let mut client = Line::to(&proxy.address);
     client.send("PROXY TCP4 192.0.2.7 10.0.0.1 1 2\r\n".to_owned() + &get(&token, CLAIMS));
