@@ -267,7 +267,7 @@ impl<'g> Calls<'g> {
         }
         match self.scopes_that_grant(kind, name) {
             Some(rule) => Err(rule),
-            None if self.rights.policy.allow_unmentioned => Ok(()),
+            None if self.rights.policy.allow_unmentioned => self.scope_that_mentions(kind, name).map_or(Ok(()), Err),
             None => Err(Rule::Default),
         }
     }
@@ -282,6 +282,14 @@ impl<'g> Calls<'g> {
             Some((matches!(rule, Rule::Needs { .. }), length, rule))
         });
         granting.max_by_key(|(needs, length, _)| (*needs, *length)).map(|(_, _, rule)| rule)
+    }
+
+    /// A scope that the token does not have and that grants a name in one of its readings.
+    fn scope_that_mentions(&self, kind: Kind, name: &Name<'_>) -> Option<Rule<'g>> {
+        let is_held = |scope: &Scope| self.rights.held.iter().any(|(held, _)| held == scope);
+        let mut others = self.rights.policy.scopes.iter().filter(|(scope, _)| !is_held(scope));
+        let (scope, _) = others.find(|(_, rules)| rules.of(kind).mentions(name))?;
+        Some(Rule::Needs { scope, kind: kind.key() })
     }
 }
 
@@ -390,6 +398,25 @@ mod tests {
             [("get_a", "allowed"), ("get_b", "token.tools.deny[0]=\"get_b\""), ("set_a", "token.tools.allow")]
         {
             assert_eq!(verdict(&strict, &["write"], Some(&own), Call::Tool(tool)), expected);
+        }
+    }
+
+    #[test]
+    fn what_may_be_of_another_scope_is_not_for_everybody() {
+        let scopes = ["docs", "admin"].map(|name| {
+            let resources = rules(Some(&[&format!("file:///{name}/*")]), &[]);
+            (scope(name), Arc::new(ScopeRules { resources, ..ScopeRules::default() }))
+        });
+        let lax = CallPolicy { scopes: scopes.into(), allow_unmentioned: true, ..CallPolicy::default() };
+        for (uri, expected) in [
+            ("file:///docs/a", "allowed"),
+            ("file:///docs//a?b", "allowed"),
+            ("file:///public/a", "allowed"),
+            ("file:///admin/a", "needs scopes.\"admin\".resources"),
+            ("FILE:///admin/a", "needs scopes.\"admin\".resources"),
+            ("file:///docs/../admin/a", "needs scopes.\"admin\".resources"),
+        ] {
+            assert_eq!(verdict(&Arc::new(lax.clone()), &["docs"], None, Call::Resource(uri)), expected, "{uri}");
         }
     }
 
