@@ -2,7 +2,7 @@
 //! changes nothing.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -56,6 +56,7 @@ impl FileSource {
 /// A deny list.
 #[derive(Debug)]
 pub(super) struct DenyFile {
+    path: PathBuf,
     watch: Watch,
     publisher: Arc<Publisher>,
 }
@@ -64,15 +65,16 @@ impl DenyFile {
     /// Reads it for the first time and puts it into force.
     pub(super) fn open(path: &Path, poll: Duration, publisher: &Arc<Publisher>) -> Result<Self, Problems> {
         let content = read(path)?;
-        publisher.denied(Ok(read_deny_list(&content)?), None);
-        Ok(Self { watch: Watch::after(path, poll, &content), publisher: Arc::clone(publisher) })
+        publisher.denied(Ok(read_deny_list(path, &content)?), None);
+        let watch = Watch::after(path, poll, &content);
+        Ok(Self { path: path.to_owned(), watch, publisher: Arc::clone(publisher) })
     }
 
     pub(super) async fn follow(self, reload: Reload) {
-        let publisher = self.publisher;
+        let Self { path, publisher, .. } = self;
         let looked = move |look| {
             if let Look::Changed { content, noticed } = look {
-                publisher.denied(content.and_then(|content| read_deny_list(&content)), Some(noticed));
+                publisher.denied(content.and_then(|content| read_deny_list(&path, &content)), Some(noticed));
             }
         };
         self.watch.follow(reload, looked).await;
@@ -116,11 +118,11 @@ pub(super) fn read_list(content: &Content) -> Result<TokenList, Problems> {
     if problems.is_empty() { Ok(whole) } else { Err(Problems(problems)) }
 }
 
-pub(super) fn read_deny_list(content: &Content) -> Result<DenyList, Problems> {
-    // a deny list is one file
-    match content.first() {
-        Some((path, bytes)) => DenyList::parse(path, text(path, bytes)?),
-        None => Ok(DenyList::default()),
+pub(super) fn read_deny_list(path: &Path, content: &Content) -> Result<DenyList, Problems> {
+    match content.as_slice() {
+        [(file, bytes)] if file == path => DenyList::parse(file, text(file, bytes)?),
+        // an empty folder must not pass for an empty list
+        _ => Err(Problem::in_file(path, "a folder where a deny list belongs: name one file").into()),
     }
 }
 

@@ -179,5 +179,5 @@ pub fn read_list(path: &Path) -> Result<TokenList, Problems> {
 /// # Errors
 /// It cannot be read, or every mistake in it.
 pub fn read_deny_list(path: &Path) -> Result<DenyList, Problems> {
-    file::read_deny_list(&watch::read(path)?)
+    file::read_deny_list(path, &watch::read(path)?)
 }

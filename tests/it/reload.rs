@@ -138,6 +138,29 @@ fn a_file_that_is_gone_for_a_while_changes_nothing() {
 }
 
 #[test]
+fn a_folder_in_the_place_of_the_deny_list_revives_nobody() {
+    let origin = Origin::plain();
+    let folder = Folder::new();
+    let token = folder.token("alice", &[]);
+    let denied = folder.write("revoked.txt", &format!("{}\n", patgate::token::TokenDigest::of(&token)));
+    let proxy = folder.serve_tokens(&origin.url(), "file = \"tokens.toml\"\ndeny_list = \"revoked.txt\"\n");
+    assert_eq!(status(&proxy, &token), 401);
+    fs::remove_file(&denied).unwrap();
+    fs::create_dir(&denied).unwrap();
+    await_ready(&proxy, "revoked.txt: a folder where a deny list belongs: name one file");
+    // nor one that has a list in it
+    folder.write("revoked.txt/more.toml", "");
+    await_ready(&proxy, "name one file");
+    assert_eq!(status(&proxy, &token), 401);
+    let check = folder.run(&["check", "--config", "patgate.toml"]);
+    let said = String::from_utf8_lossy(&check.stderr).into_owned();
+    assert!(
+        check.status.code() == Some(2) && said.contains("revoked.txt: a folder where a deny list belongs"),
+        "{said}"
+    );
+}
+
+#[test]
 fn an_emptied_file_does_not_lock_everybody_out() {
     let origin = Origin::plain();
     let folder = Folder::new();
