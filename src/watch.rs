@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -308,11 +308,15 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>, Problems> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
-    let entries = fs::read_dir(path).map_err(|error| unreadable(path, &error))?;
-    let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let entries = fs::read_dir(path).map(|entries| entries.map(|entry| Ok(entry?.path())));
+    entries.and_then(listed).map_err(|error| unreadable(path, &error))
+}
+
+/// The files among a folder's entries. Without one that cannot be told, a part would pass for the whole.
+fn listed(entries: impl Iterator<Item = io::Result<PathBuf>>) -> io::Result<Vec<PathBuf>> {
+    let mut files = entries.collect::<io::Result<Vec<_>>>()?;
     // hidden entries are an orchestrator's or an editor's own business
-    let wanted = |file: &PathBuf| file.extension().is_some_and(|end| end == "toml") && !is_hidden(file);
-    let mut files: Vec<PathBuf> = files.filter(wanted).collect();
+    files.retain(|file| file.extension().is_some_and(|end| end == "toml") && !is_hidden(file));
     files.sort();
     Ok(files)
 }
@@ -326,7 +330,7 @@ fn is_hidden(file: &Path) -> bool {
     file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> Problems {
+fn unreadable(path: &Path, error: &io::Error) -> Problems {
     let advice = match error.kind() {
         ErrorKind::NotFound => ": make it, or correct its name",
         ErrorKind::PermissionDenied => ": let the user that patgate runs as read it",
@@ -359,6 +363,15 @@ impl fmt::Display for Revision {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_that_breaks_off_is_not_taken_for_a_short_one() {
+        let entry = |name: &str| Ok(PathBuf::from(name));
+        let names = ["b.toml", ".hidden.toml", "a.toml", "notes.txt"];
+        assert_eq!(listed(names.into_iter().map(entry)).unwrap(), [Path::new("a.toml"), Path::new("b.toml")]);
+        let broken = [entry("a.toml"), Err(ErrorKind::Other.into()), entry("b.toml")];
+        assert!(listed(broken.into_iter()).is_err());
+    }
 
     #[test]
     fn every_touch_of_a_file_shows_once_it_has_rested() {
