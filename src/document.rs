@@ -1,13 +1,15 @@
 //! A TOML document read key by key, so that every mistake in it is found in one go,
 //! each with its file, line, column and key, and with what to do about it.
 
+mod json;
+
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
-use toml::de::{DeArray, DeTable, DeValue};
+use toml::de::{DeTable, DeValue};
 use toml::value::{Datetime, Offset};
 
 /// One mistake: where it stands, what is wrong and what to write instead.
@@ -111,16 +113,10 @@ impl<'t> Document<'t> {
     /// have no line, for the text is not a person's.
     ///
     /// # Errors
-    /// It is not JSON, or not an object.
-    pub fn parse_json(file: &'t Path, json: &[u8]) -> Result<Self, Problems> {
-        let broken = |message: String| Problems::from(Problem::in_file(file, message));
-        let value = serde_json::from_slice(json).map_err(|error| broken(format!("not JSON: {error}")))?;
-        match from_json(value) {
-            Some(DeValue::Table(table)) => {
-                Ok(Self { file, text: "", root: nowhere(table), mistakes: RefCell::default() })
-            }
-            _ => Err(broken("not a JSON object: write {\"tokens\": […]}".to_owned())),
-        }
+    /// It is not JSON, not an object, or has an object with a key that occurs twice.
+    pub fn parse_json(file: &'t Path, json: &'t [u8]) -> Result<Self, Problems> {
+        let root = json::table(json).map_err(|message| Problem::in_file(file, message))?;
+        Ok(Self { file, text: "", root, mistakes: RefCell::default() })
     }
 
     /// The top-level table.
@@ -159,33 +155,6 @@ impl<'t> Document<'t> {
         };
         Problems(mistakes.into_iter().map(place).collect())
     }
-}
-
-/// The TOML value that a JSON value stands for; `None` for null.
-fn from_json(value: serde_json::Value) -> Option<DeValue<'static>> {
-    use serde_json::Value;
-    Some(match value {
-        Value::Null => return None,
-        Value::Bool(truth) => DeValue::Boolean(truth),
-        Value::String(text) => DeValue::String(text.into()),
-        // no key of a list is a number; whichever it is, it must not pass for an absent key
-        Value::Number(_) => DeValue::Boolean(true),
-        Value::Array(items) => {
-            let mut array = DeArray::new();
-            items.into_iter().filter_map(from_json).for_each(|item| array.push(nowhere(item)));
-            DeValue::Array(array)
-        }
-        Value::Object(members) => {
-            let members =
-                members.into_iter().filter_map(|(key, value)| Some((nowhere(key.into()), nowhere(from_json(value)?))));
-            DeValue::Table(members.collect())
-        }
-    })
-}
-
-/// A value that no file has.
-fn nowhere<T>(value: T) -> Spanned<T> {
-    Spanned::new(0..0, value)
 }
 
 // --- A table in it --------------------------------------------------------------------------

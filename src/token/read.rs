@@ -269,6 +269,21 @@ mod tests {
     }
 
     #[test]
+    fn json_that_says_two_things_of_one_key_is_refused() {
+        let place = Path::new("t");
+        let record = |more: &str| format!(r#"{{"tokens":[{{"id":"a","hash":"{HASH}","user":"x"{more}}}]}}"#);
+        let moment = r#""2026-01-01T00:00:00Z""#;
+        assert!(TokenList::parse_json(place, record(&format!(r#","revoked_at":{moment}"#)).as_bytes()).is_ok());
+        for (first, second) in [(moment, "null"), ("null", moment), (moment, moment), ("null", "null")] {
+            let json = record(&format!(r#","revoked_at":{first},"revoked\u005fat":{second}"#));
+            let error = TokenList::parse_json(place, json.as_bytes()).unwrap_err().to_string();
+            assert!(error.starts_with("t: \"revoked_at\" occurs twice in one object"), "{error}");
+        }
+        assert!(TokenList::parse_json(place, br#"{"tokens":[],"tokens":[]}"#).is_err());
+        assert!(TokenList::parse_json(place, br#"{"tokens":[]}{}"#).is_err());
+    }
+
+    #[test]
     fn every_mistake_is_named_at_once() {
         let text = format!(
             "[[tokens]]\nid = \"a b\"\nhash = \"{HASH}\"\nuser = \"x\"\n\
