@@ -109,11 +109,11 @@ impl<'t> Document<'t> {
         if document.mistakes.borrow().is_empty() { Ok(document) } else { Err(document.problems()) }
     }
 
-    /// Parses JSON as the table that TOML would write it as; `null` is an absent key. Messages then
-    /// have no line, for the text is not a person's.
+    /// Parses JSON as the table that TOML would write it as; `null` is an absent key, but not
+    /// at the top. Messages then have no line, for the text is not a person's.
     ///
     /// # Errors
-    /// It is not JSON, not an object, or has an object with a key that occurs twice.
+    /// It is not JSON, not an object, has null at its top, or an object with a key that occurs twice.
     pub fn parse_json(file: &'t Path, json: &'t [u8]) -> Result<Self, Problems> {
         let root = json::table(json).map_err(|message| Problem::in_file(file, message))?;
         Ok(Self { file, text: "", root, mistakes: RefCell::default() })

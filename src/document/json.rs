@@ -10,7 +10,7 @@ use toml::de::{DeArray, DeTable, DeValue};
 /// The object that a text is; the error is for a person.
 pub(super) fn table(json: &[u8]) -> Result<Spanned<DeTable<'_>>, String> {
     let mut text = serde_json::Deserializer::from_slice(json);
-    let value = Value.deserialize(&mut text).and_then(|value| text.end().map(|()| value));
+    let value = Value { is_root: true }.deserialize(&mut text).and_then(|value| text.end().map(|()| value));
     match value {
         Ok(Some(DeValue::Table(table))) => Ok(nowhere(table)),
         Ok(_) => Err("not a JSON object: write {\"tokens\": […]}".to_owned()),
@@ -26,7 +26,9 @@ fn nowhere<T>(value: T) -> Spanned<T> {
 }
 
 /// Reads a value; `None` for null. `serde_json::Value` would let the last of several equal keys win.
-struct Value;
+struct Value {
+    is_root: bool,
+}
 
 impl<'de> DeserializeSeed<'de> for Value {
     type Value = Option<DeValue<'de>>;
@@ -75,7 +77,7 @@ impl<'de> Visitor<'de> for Value {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
         let mut array = DeArray::new();
-        while let Some(item) = items.next_element_seed(Value)? {
+        while let Some(item) = items.next_element_seed(Value { is_root: false })? {
             if let Some(item) = item {
                 array.push(nowhere(item));
             }
@@ -89,9 +91,13 @@ impl<'de> Visitor<'de> for Value {
             if table.contains_key(&*key) || nulls.contains(&key) {
                 return Err(Error::custom(format!("{key:?} occurs twice in one object: write each key once")));
             }
-            match members.next_value_seed(Value)? {
+            match members.next_value_seed(Value { is_root: false })? {
                 Some(value) => {
                     table.insert(nowhere(key.into()), nowhere(value));
+                }
+                // a list without users takes every user for active: that has to be meant
+                None if self.is_root => {
+                    return Err(Error::custom(format!("{key:?} is null: write what it is, or leave the key out")));
                 }
                 None => {
                     nulls.insert(key);

@@ -269,6 +269,16 @@ mod tests {
     }
 
     #[test]
+    fn null_is_neither_no_users_nor_no_roles() {
+        let place = Path::new("t");
+        for key in ["users", "roles", "tokens"] {
+            let json = format!(r#"{{"{key}":null,"tokens":[]}}"#);
+            let error = TokenList::parse_json(place, json.as_bytes()).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("t: \"{key}\" is null: write what it is")), "{error}");
+        }
+    }
+
+    #[test]
     fn json_that_says_two_things_of_one_key_is_refused() {
         let place = Path::new("t");
         let record = |more: &str| format!(r#"{{"tokens":[{{"id":"a","hash":"{HASH}","user":"x"{more}}}]}}"#);
