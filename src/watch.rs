@@ -125,9 +125,9 @@ impl Watch {
             let noticed = Instant::now();
             self.stat = self.stat().await.filter(Stat::has_rested);
             let look = match self.settled().await {
-                Some(content) => {
-                    self.told = Some(content.as_ref().map(fingerprint).map_err(Problems::clone));
-                    Look::Changed { content, noticed }
+                Some(reading) => {
+                    self.told = Some(state(&reading));
+                    Look::Changed { content: reading.map(|(content, _)| content), noticed }
                 }
                 None => Look::Unchanged,
             };
@@ -179,21 +179,21 @@ impl Watch {
             .ok()
     }
 
-    /// The content once it no longer changes under our eyes; `None` if it is the one that was told.
-    async fn settled(&self) -> Option<Result<Content, Problems>> {
-        let mut content = self.reading().await;
+    /// What is read once it no longer changes under our eyes; `None` if it is what was told.
+    async fn settled(&self) -> Option<Reading> {
+        let mut reading = self.reading().await;
         for _ in 0..SETTLE_ROUNDS {
-            if Some(content.as_ref().map(fingerprint)) == self.told.as_ref().map(|told| told.as_ref().copied()) {
+            if self.told == Some(state(&reading)) {
                 return None;
             }
             sleep(SETTLE).await;
             let again = self.reading().await;
-            if again == content {
+            if again == reading {
                 break;
             }
-            content = again;
+            reading = again;
         }
-        Some(content)
+        Some(reading)
     }
 
     /// Whether a notice must be about something else: the files stand as they stood when they were read.
@@ -207,14 +207,24 @@ impl Watch {
     }
 
     /// Reads on a thread of its own: a hanging file system must not hold up signals and health.
-    async fn reading(&self) -> Result<Content, Problems> {
+    async fn reading(&self) -> Reading {
         let paths = self.paths.clone();
         blocking(move || {
             let contents: Vec<Content> = paths.iter().map(|path| read(path)).collect::<Result<_, _>>()?;
-            Ok(contents.concat())
+            let content = contents.concat();
+            let fingerprint = fingerprint(&content);
+            Ok((content, fingerprint))
         })
         .await
     }
+}
+
+/// The files as they were read, with their fingerprint.
+type Reading = Result<(Content, Revision), Problems>;
+
+/// What is kept of a reading.
+fn state(reading: &Reading) -> Result<Revision, Problems> {
+    reading.as_ref().map(|(_, fingerprint)| *fingerprint).map_err(Problems::clone)
 }
 
 /// How files stand: enough to see that they were not touched, without reading them.
@@ -270,14 +280,21 @@ fn is_mounted_file(_: &Path) -> bool {
     false
 }
 
-/// Tells one content from another; the content itself may be large, or secret, and is not kept.
+/// Tells one content from another, and a file that is exposed from one that no longer is; the content itself may
+/// be large, or secret, and is not kept.
 fn fingerprint(content: &Content) -> Revision {
     let lengths: Vec<[u8; 8]> = content.iter().map(|(_, bytes)| (bytes.len() as u64).to_le_bytes()).collect();
+    let mark: fn(&Path) -> &'static [u8] = |path| if is_exposed(path) { b"\0!" } else { b"\0." };
     let parts = content
         .iter()
         .zip(&lengths)
-        .flat_map(|((path, bytes), length)| [path.as_os_str().as_encoded_bytes(), b"\0", length, bytes]);
+        .flat_map(|((path, bytes), length)| [path.as_os_str().as_encoded_bytes(), mark(path), length, bytes]);
     Revision::of(parts)
+}
+
+/// Whether everybody on this machine can read or write a file.
+pub fn is_exposed(path: &Path) -> bool {
+    path.metadata().is_ok_and(|file| file.mode() & 0o006 != 0)
 }
 
 /// Work that may take its time, on a thread of its own.

@@ -1,7 +1,6 @@
 //! The token file and the deny list: read whole, checked whole, put into force whole. A bad file
 //! changes nothing.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +11,7 @@ use super::publish::Publisher;
 use crate::access::DenyList;
 use crate::document::{Problem, Problems};
 use crate::token::TokenList;
-use crate::watch::{Content, Look, Reload, Revision, Watch, read};
+use crate::watch::{Content, Look, Reload, Revision, Watch, is_exposed, read};
 
 /// A token file, or a folder of them.
 #[derive(Debug)]
@@ -27,10 +26,12 @@ impl FileSource {
     pub(super) fn open(path: &Path, params: &Params, publisher: &Arc<Publisher>) -> Result<Self, Problems> {
         let Params { poll, refuse_exposed, .. } = *params;
         let content = read(path)?;
+        // before the modes are judged, so that a change of them in between is one
+        let watch = Watch::after(path, poll, &content);
         let list = read_list(&content)?;
         judge_modes(&content, refuse_exposed)?;
         publisher.list(|| Ok(list), &revision(&content), None);
-        Ok(Self { watch: Watch::after(path, poll, &content), refuse_exposed, publisher: Arc::clone(publisher) })
+        Ok(Self { watch, refuse_exposed, publisher: Arc::clone(publisher) })
     }
 
     pub(super) async fn follow(self, reload: Reload) {
@@ -84,7 +85,6 @@ impl DenyFile {
 /// What is wrong with those files of a token list that everybody on this machine can read, and learn who holds tokens,
 /// or even write, and let anybody in.
 pub fn exposed(content: &Content) -> Vec<Problem> {
-    let is_exposed = |path: &Path| path.metadata().is_ok_and(|file| file.permissions().mode() & 0o006 != 0);
     let advice = "everybody on this machine can read or write it: take that right from others (chmod o-rw)";
     let paths = content.iter().map(|(path, _)| path).filter(|path| is_exposed(path));
     paths.map(|path| Problem::in_file(path, advice)).collect()

@@ -1,8 +1,8 @@
 //! Changes of the token file while the proxy serves: they act on the next request once they are
 //! whole and right, and never otherwise.
 
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -135,6 +135,36 @@ fn a_file_that_is_gone_for_a_while_changes_nothing() {
     // the very same content returns
     fs::rename(folder.path("away.toml"), folder.path("tokens.toml")).unwrap();
     eventually("readiness without a complaint", || (proxy.health("/readyz").body == "ready\n").then_some(()));
+}
+
+#[test]
+fn who_may_touch_a_file_counts_while_the_proxy_serves() {
+    let origin = Origin::plain();
+    let folder = Folder::new();
+    let alice = folder.token("alice", &[]);
+    let proxy = folder.serve_tokens(&origin.url(), "file = \"tokens.toml\"\npoll = \"50ms\"\nrefuse_exposed = true\n");
+    let allow = |mode| fs::set_permissions(folder.path("tokens.toml"), Permissions::from_mode(mode)).unwrap();
+    let in_order = || eventually("readiness", || (proxy.health("/readyz").body == "ready\n").then_some(()));
+    for mode in [0o604, 0o602] {
+        // the content is the same all the time
+        allow(mode);
+        await_ready(&proxy, "everybody on this machine can read or write it");
+        allow(0o640);
+        in_order();
+    }
+    allow(0o604);
+    await_ready(&proxy, "everybody on this machine can read or write it");
+    let bob = folder.token("bob", &[]);
+    // looked at several times, and complained of once
+    let refused =
+        || proxy.health("/metrics").body.contains("patgate_reloads_total{list=\"tokens\",result=\"failure\"} 4");
+    eventually("the refusal of the new list", || refused().then_some(()));
+    thread::sleep(Duration::from_millis(300));
+    assert!(refused());
+    assert_eq!((status(&proxy, &alice), status(&proxy, &bob)), (200, 401));
+    allow(0o600);
+    await_status(&proxy, &bob, 200);
+    in_order();
 }
 
 #[test]
