@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::{Exit, diagnostics, notify};
@@ -46,7 +46,7 @@ pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
     let admin = config.admin.as_ref().map(Admin::bind).transpose().map_err(Exit::failure)?;
     compare_limits(&house.shared.descriptors, &config.server);
 
-    house.run(|house| {
+    house.run(|house, vital| {
         let certificates = follow_certificates(&config, &house.reload);
         tokio::spawn(reopen(house.reload.clone(), house.shared.audit.clone()));
         let upstream = follow_upstream(&config);
@@ -74,10 +74,10 @@ pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
         });
         let streams = Arc::clone(&house.shared.streams);
         if matches!(config.source.origin, Origin::Lookup(_)) {
-            tokio::spawn(proxy::renew(Arc::clone(&streams), published.finder.clone()));
+            vital.spawn(proxy::renew(Arc::clone(&streams), published.finder.clone()));
         }
         let reload = house.reload.clone();
-        tokio::spawn(async move {
+        vital.spawn(async move {
             source.follow(&reload, move |directory| streams.review(directory, Timestamp::now())).await;
         });
         let tokens = published.directory.load().grants().count();
@@ -94,8 +94,7 @@ pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
             tracing::warn!("the token list is empty: nobody can come in");
         }
         last_words
-    });
-    Ok(())
+    })
 }
 
 /// Follows the files of TLS on both sides; returns where their troubles are told.
@@ -205,16 +204,27 @@ impl House {
     }
 
     /// Runs until a signal says stop, then drains. `begin` is called inside the runtime, at the start;
-    /// the task that it returns, if any, is waited for at the end.
-    pub(super) fn run(self, begin: impl FnOnce(&Self) -> Option<JoinHandle<()>>) {
+    /// the task that it returns, if any, is waited for at the end. What it adds to the set never ends: without
+    /// it, tokens would be good for ever.
+    ///
+    /// # Errors
+    /// One of the set has ended, and so has the process.
+    pub(super) fn run(self, begin: impl FnOnce(&Self, &mut JoinSet<()>) -> Option<JoinHandle<()>>) -> Result<(), Exit> {
+        let mut vital = JoinSet::new();
         let entered = self.runtime.enter();
-        let last_words = begin(&self);
-        tokio::spawn(look_after(Arc::clone(&self.shared.streams)));
+        let last_words = begin(&self, &mut vital);
+        vital.spawn(look_after(Arc::clone(&self.shared.streams)));
         drop(entered);
         let Self { mut server, drain, reload, shared: proxy::Shared { audit, .. }, runtime, writer, mut signals } =
             self;
-        let finished = runtime.block_on(async {
-            signals.serve_until_stop(&reload).await;
+        let (failed, finished) = runtime.block_on(async {
+            let failed = tokio::select! {
+                () = signals.serve_until_stop(&reload) => false,
+                ended = vital.join_next() => {
+                    tracing::error!(?ended, "what ends revoked and expired tokens has failed, and this process ends");
+                    true
+                }
+            };
             notify::notify(notify::STOPPING);
             // readiness changes before the first connection is refused
             drain.advance(Phase::Draining);
@@ -229,7 +239,7 @@ impl House {
                 }
             };
             let _ = timeout(GONE, all_gone).await;
-            finished
+            (failed, finished)
         });
         if !finished {
             tracing::warn!("the drain deadline has come: what was still running was cut");
@@ -240,6 +250,8 @@ impl House {
         // a file that hangs is no reason to stay
         runtime.shutdown_background();
         tracing::info!(audit_records_lost = audit.lost(), "stopped");
+        // told above
+        if failed { Err(Exit::negative()) } else { Ok(()) }
     }
 }
 
@@ -298,5 +310,36 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::{Directory, Policy};
+
+    #[test]
+    fn without_what_ends_tokens_the_process_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("patgate.toml");
+        let log = folder.path().join("audit.jsonl");
+        let text = format!(
+            "listen = \"127.0.0.1:0\"\nupstream = \"http://127.0.0.1:9\"\nworkers = 1\n\
+             [audit]\npath = {log:?}\n[tokens]\nfile = \"tokens.toml\"\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let config = Config::load(&Overrides { config: Some(file), ..Overrides::default() }).unwrap();
+        let published = Published::fixed(Directory::unavailable(&Arc::new(Policy::default())));
+        let house = || House::open(&config.server, &config.proxy, &config.audit, &published).unwrap();
+        let done = house().run(|_, vital| {
+            vital.spawn(async {});
+            None
+        });
+        assert_eq!(done.unwrap_err().code, 1);
+        let done = house().run(|_, vital| {
+            vital.spawn(async { panic!("for the test") });
+            None
+        });
+        assert_eq!(done.unwrap_err().code, 1);
     }
 }

@@ -132,7 +132,7 @@ impl Source {
         self.last_used.take()
     }
 
-    /// Follows everything until the process ends. `changed` is told of each new directory, before the
+    /// Follows everything and never ends. `changed` is told of each new directory, before the
     /// next one can come; at the operator's word all is read at once.
     pub async fn follow(self, reload: &Reload, changed: impl Fn(&Directory) + Send + Sync + 'static) {
         self.publisher.on_change(Box::new(changed));
@@ -161,7 +161,7 @@ impl List {
         match self {
             Self::File(file) => file.follow(reload).await,
             Self::Http(http) => http.follow(reload).await,
-            Self::Lookup => {}
+            Self::Lookup => std::future::pending().await,
         }
     }
 }

@@ -62,7 +62,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     let audit = audit::Params { destination: audit::Destination::Stdout, ..config.audit.clone() };
     let house = House::open(&config.server, &config.proxy, &audit, &published)?;
 
-    house.run(|house| {
+    house.run(|house, _| {
         let over = house.drain.clone();
         // the proxy's streams end first; this server's own end then tells nobody anything
         tokio::spawn(async move {
@@ -75,8 +75,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
             tracing::error!("no introduction: {}", exit.message);
         }
         None
-    });
-    Ok(())
+    })
 }
 
 /// One user, one token, two scopes.
