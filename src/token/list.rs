@@ -11,6 +11,9 @@ use super::rules::NameRules;
 use crate::charset::Charset;
 use crate::document::{Problem, Problems};
 
+/// More hashes than these are not tried for one token.
+pub(super) const MAX_CANDIDATES: usize = 4;
+
 /// What logs, listings and revocation call a token: never secret, safe in a header and a file name.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TokenId(Box<str>);
@@ -107,6 +110,13 @@ pub struct TokenRecord {
     pub replaced_by: Option<TokenId>,
 }
 
+impl TokenRecord {
+    /// The prefix by which its hash is found among those to be tried, if it is such a hash.
+    fn prefix_of_bcrypt(&self) -> Option<&str> {
+        matches!(self.hash, TokenHash::Bcrypt(_)).then_some(self.prefix.as_deref()).flatten()
+    }
+}
+
 /// Whether a user may come in at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -155,7 +165,7 @@ impl TokenList {
     /// Takes in another file of the same list; `file` is named in messages only.
     ///
     /// # Errors
-    /// Something occurs in both.
+    /// Something occurs in both, or too many bcrypt hashes have one prefix.
     pub fn merge(&mut self, other: Self, file: &Path) -> Result<(), Problems> {
         let mut problems = Vec::new();
         let mut twice =
@@ -177,6 +187,20 @@ impl TokenList {
                 twice(format!("role `{name}`"));
             }
         }
+        let mut candidates: HashMap<_, usize> = HashMap::new();
+        for prefix in self.tokens.iter().chain(&other.tokens).filter_map(TokenRecord::prefix_of_bcrypt) {
+            *candidates.entry(prefix).or_default() += 1;
+        }
+        for token in &other.tokens {
+            let count = token.prefix_of_bcrypt().and_then(|prefix| candidates.get(prefix));
+            if count.is_some_and(|count| *count > MAX_CANDIDATES) {
+                let message = format!(
+                    "token `{}`: more than {MAX_CANDIDATES} bcrypt hashes in all files have its prefix: mint new tokens",
+                    token.id
+                );
+                problems.push(Problem::in_file(file, message));
+            }
+        }
         self.tokens.extend(other.tokens);
         if let Some(users) = other.users {
             self.users.get_or_insert_default().extend(users);
@@ -185,5 +209,26 @@ impl TokenList {
             self.roles.get_or_insert_default().extend(roles);
         }
         if problems.is_empty() { Ok(()) } else { Err(Problems(problems)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hashes_of_a_prefix_are_counted_over_all_files() {
+        let file = |names: &[&str]| {
+            let records = names.iter().map(|name| {
+                let hash = bcrypt::hash(name, 4).unwrap();
+                format!("[[tokens]]\nid = \"{name}\"\nhash = \"{hash}\"\nprefix = \"legacy_pat\"\nuser = \"alice\"\n")
+            });
+            TokenList::parse(Path::new("t.toml"), &records.collect::<String>()).unwrap()
+        };
+        let mut list = TokenList::default();
+        list.merge(file(&["a", "b", "c"]), Path::new("one.toml")).unwrap();
+        list.merge(file(&["d"]), Path::new("two.toml")).unwrap();
+        let problems = list.merge(file(&["e"]), Path::new("three.toml")).unwrap_err().to_string();
+        assert!(problems.starts_with("three.toml: token `e`: more than 4 bcrypt hashes"), "{problems}");
     }
 }

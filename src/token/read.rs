@@ -7,13 +7,10 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use super::digest::{BuildDigestHasher, TokenDigest, TokenHash};
-use super::list::{Role, Scope, Status, TokenId, TokenList, TokenRecord, User};
+use super::list::{MAX_CANDIDATES, Role, Scope, Status, TokenId, TokenList, TokenRecord, User};
 use super::rules::NameRules;
 use super::{parts, value};
 use crate::document::{Document, Problems, Table};
-
-/// More hashes than these are not tried for one token.
-const MAX_CANDIDATES: usize = 4;
 
 impl TokenList {
     /// Reads the TOML of a token file. `file` is named in messages only.
