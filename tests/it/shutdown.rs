@@ -5,13 +5,11 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use http::Request;
 use patgate::cli::AFTER_DRAIN;
 use rustix::fs::{Mode, OFlags, open};
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::harness::{Folder, Keep, Origin, PATIENCE, Proxy, ask, eventually, get, post, read_body};
 use crate::http2::Client;
@@ -261,23 +259,4 @@ fn a_service_manager_is_told_of_the_beginning_and_the_end() {
     proxy.signal("TERM");
     assert!(told().starts_with("STOPPING=1\n"));
     assert_eq!(proxy.wait().code(), Some(0));
-}
-
-#[test]
-fn without_a_thread_to_follow_the_token_file_the_process_ends() {
-    let origin = Origin::plain();
-    let folder = Folder::new();
-    folder.token("alice", &[]);
-    let mut proxy = folder.serve_tokens(&origin.url(), "file = \"tokens.toml\"\npoll = \"1h\"\n");
-    // a thread without work is kept for ten seconds
-    thread::sleep(Duration::from_secs(12));
-    let status = fs::read_to_string(format!("/proc/{}/status", proxy.pid())).unwrap();
-    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.strip_suffix("kB")).unwrap();
-    // room for everything but the stack of another one
-    let bytes = Some((size.trim().parse::<u64>().unwrap() + 512) * 1024);
-    let pid = Pid::from_raw(proxy.pid().cast_signed());
-    prlimit(pid, Resource::As, Rlimit { current: bytes, maximum: bytes }).unwrap();
-    folder.token("bob", &[]);
-    assert_eq!(proxy.wait().code(), Some(1));
-    proxy.await_log_after_end("what ends revoked and expired tokens has failed, and this process ends");
 }
