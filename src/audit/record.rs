@@ -358,24 +358,29 @@ impl OpenRecord {
 
     /// The head of the answer is there.
     pub fn answered(&mut self) {
+        self.answered_after(self.started.elapsed());
+    }
+
+    fn answered_after(&mut self, duration: Duration) {
         if let Some(record) = &self.record
             && !self.answered
         {
             self.answered = true;
-            self.log.requests().answered(record.reason.outcome(), self.started.elapsed());
+            self.log.requests().answered(record.reason.outcome(), duration);
         }
     }
 
     /// Ends the record.
     pub fn close(mut self, ended: Ended) {
-        self.answered();
-        self.submit(ended);
+        let duration = self.started.elapsed();
+        self.answered_after(duration);
+        self.submit(ended, duration);
     }
 
-    fn submit(&mut self, ended: Ended) {
+    fn submit(&mut self, ended: Ended, duration: Duration) {
         if let Some(mut record) = self.record.take() {
             record.ended = ended;
-            record.duration = self.started.elapsed();
+            record.duration = duration;
             self.log.requests().ended(record.reason, ended, record.bytes_in, record.bytes_out);
             if let Some((by_token, grant)) = self.log.by_token().zip(record.grant.as_ref()) {
                 by_token.ended(grant.token_id(), record.reason.outcome());
@@ -388,12 +393,12 @@ impl OpenRecord {
 /// Whoever drops an open record did not see the exchange end.
 impl Drop for OpenRecord {
     fn drop(&mut self) {
+        let mut ended = if self.log.is_draining() { Ended::Drained } else { Ended::ClientGone };
         if thread::panicking() {
             self.note(|facts| facts.reason = Reason::InternalError);
-            return self.submit(Ended::Failed);
+            ended = Ended::Failed;
         }
-        let ended = if self.log.is_draining() { Ended::Drained } else { Ended::ClientGone };
-        self.submit(ended);
+        self.submit(ended, self.started.elapsed());
     }
 }
 
