@@ -1,5 +1,6 @@
 //! `patgate audit query`
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
@@ -244,10 +245,15 @@ fn request(record: &Logged<'_>) -> String {
 
 /// Text from a record: harmless, and cut to the width of a cell.
 pub(super) fn shown(text: &str) -> String {
+    cut(text, WIDEST).into_owned()
+}
+
+/// Text from a record: harmless, and no longer than so many characters.
+pub(super) fn cut(text: &str, most: usize) -> Cow<'_, str> {
     let text = harmless(text);
-    match text.char_indices().nth(WIDEST) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.into_owned(),
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+        None => text,
     }
 }
 

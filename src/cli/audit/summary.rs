@@ -6,13 +6,15 @@ use std::fmt::Write as _;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use super::query::shown;
+use super::query::{cut, shown};
 use crate::audit::{Logged, Text};
 
 /// The most tokens that are told apart.
 const TOKENS: usize = 10_000;
 /// The most tools, addresses or reasons of one token that are told apart.
 const NAMES: usize = 50;
+/// The longest name that is kept, in characters: no record that was written here has longer ones.
+const LONGEST: usize = 512;
 
 /// All tokens of the log.
 #[derive(Debug, Default)]
@@ -52,10 +54,11 @@ struct Counts {
 
 impl Counts {
     fn add(&mut self, name: &str) {
-        if let Some(count) = self.counts.get_mut(name) {
+        let name = cut(name, LONGEST);
+        if let Some(count) = self.counts.get_mut(&*name) {
             *count += 1;
         } else if self.counts.len() < NAMES {
-            self.counts.insert(shown(name), 1);
+            self.counts.insert(name.into_owned(), 1);
         } else {
             self.others += 1;
         }
@@ -84,12 +87,12 @@ impl Summary {
         if record.outcome.is_none() {
             return;
         }
-        let id = record.pat_id.as_ref().map(|id| &*id.0);
+        let id = record.pat_id.as_ref().map(|id| cut(&id.0, LONGEST));
         let token = match id {
-            Some(id) if self.tokens.contains_key(id) => self.tokens.get_mut(id),
+            Some(id) if self.tokens.contains_key(&*id) => self.tokens.get_mut(&*id),
             Some(id) if self.tokens.len() < TOKENS => {
-                let token = Account { token_id: Some(shown(id)), ..Account::default() };
-                Some(self.tokens.entry(id.to_owned()).or_insert(token))
+                let token = Account { token_id: Some(id.clone().into_owned()), ..Account::default() };
+                Some(self.tokens.entry(id.into_owned()).or_insert(token))
             }
             Some(_) => {
                 self.rest_is_mixed = true;
@@ -182,14 +185,14 @@ impl Account {
 
     fn write(&self, text: &mut String) {
         let bold = anstyle::Style::new().bold();
-        let name = self.token_id.as_deref().unwrap_or("without a known token");
+        let name = self.token_id.as_deref().map_or_else(|| "without a known token".to_owned(), shown);
         let _ = write!(text, "{bold}{name}{bold:#}");
         for fact in [&self.name, &self.user].into_iter().flatten() {
             let _ = write!(text, "  {fact}");
         }
         let list = |counts: &Counts| {
             let counts = counts.sorted();
-            let list: Vec<_> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
+            let list: Vec<_> = counts.iter().map(|(name, count)| format!("{} {count}", shown(name))).collect();
             (!list.is_empty()).then(|| list.join(", "))
         };
         let stopped = self.stopped_at.as_ref().zip(self.stopped_for.as_ref());
@@ -206,5 +209,22 @@ impl Account {
         for (key, value) in rows.into_iter().filter_map(|(key, value)| Some((key, value?))) {
             let _ = writeln!(text, "  {key:10}  {value}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_names_are_counted_and_those_that_begin_alike_are_told_apart() {
+        let (one, other) = (format!("{}a", "x".repeat(100)), format!("{}b", "x".repeat(100)));
+        let endless = "y".repeat(100_000);
+        let mut counts = Counts::default();
+        for name in [&one, &other, &one, &endless, &one, &endless] {
+            counts.add(name);
+        }
+        let endless = format!("{}…", &endless[..LONGEST]);
+        assert_eq!(counts.sorted(), [(&*one, 3), (&*endless, 2), (&*other, 1)]);
     }
 }
