@@ -54,15 +54,20 @@ impl Record<'_> {
         self.entries.get("id").and_then(|found| found.get_ref().as_str()) == Some(id)
     }
 
-    /// The end of what it says.
+    /// The end of what it says, tables with a header of their own included.
     fn end(&self) -> usize {
-        self.entries.iter().map(|(_, value)| value.span().end).max().unwrap_or(self.span.end)
+        self.entries.iter().map(|(_, value)| end(value)).max().unwrap_or(self.span.end)
     }
+}
 
-    /// The beginning of its last key.
-    fn last_key(&self) -> usize {
-        self.entries.iter().map(|(key, _)| key.span().start).max().unwrap_or(self.span.start)
-    }
+/// The end of a value. What has a header or a dotted key has the span of that, and is longer.
+fn end(value: &Spanned<DeValue<'_>>) -> usize {
+    let within = match value.get_ref() {
+        DeValue::Table(entries) => entries.iter().map(|(_, value)| end(value)).max(),
+        DeValue::Array(items) => items.iter().map(end).max(),
+        _ => None,
+    };
+    within.unwrap_or(0).max(value.span().end)
 }
 
 // --- What can be changed --------------------------------------------------------------------
@@ -118,12 +123,15 @@ impl<'t> Page<'t> {
         if let Some(old) = record.entries.get(key) {
             return (old.span(), value.to_string());
         }
-        let end = record.end();
+        // a key below `[tokens.tools]` would be one of the tools
+        let own = || record.entries.iter().filter(|(_, value)| !self.has_header(value));
+        let end = own().map(|(_, value)| end(value)).max().unwrap_or(record.span.end);
         if self.is_inline(record) {
             return (end..end, format!(", {key} = {value}"));
         }
         let at = self.lines.next(end);
-        let indent = self.lines.indent(record.last_key());
+        let last_key = own().map(|(key, _)| key.span().start).max().unwrap_or(record.span.start);
+        let indent = self.lines.indent(last_key);
         (at..at, format!("{}{indent}{key} = {value}{}", self.lines.opening(at), self.lines.line_end()))
     }
 
@@ -222,6 +230,10 @@ impl<'t> Page<'t> {
 
     fn is_inline(&self, record: &Record<'_>) -> bool {
         self.text.get(record.span.start..).is_some_and(|text| text.starts_with('{'))
+    }
+
+    fn has_header(&self, value: &Spanned<DeValue<'_>>) -> bool {
+        value.get_ref().is_table() && self.text.get(value.span().start..).is_some_and(|text| text.starts_with('['))
     }
 
     /// The end of a record with the remarks that follow it closely and are not followed by a table as closely.
@@ -406,10 +418,34 @@ mod tests {
         assert_eq!(after, "# The file.\nusers = []\n\n[[tokens]]\nid = 't'\n");
     }
 
+    #[test]
+    fn a_record_with_a_table_of_its_own_is_edited_beside_that() {
+        let set = |page: &mut Page<'_>| page.set(Section::Tokens, "a", "name", &text("new"));
+        let add = |page: &mut Page<'_>| page.add(Section::Tokens, &[vec![("id", text("b"))]]);
+        let name = "name = \"new\"\n";
+        let header =
+            "[[tokens]]\n  id = 'a' # its id\n\n  [tokens.tools] # few\n  deny = [\n    'x',\n  ] # end\n\n[roles]\n";
+        assert_change(header, "its id\n", &format!("its id\n  {name}"), set);
+        assert_change(header, "# end\n", "# end\n\n[[tokens]]\nid = \"b\"\n", add);
+        let first = "[[tokens]] # a\n[tokens.tools]\ndeny = []\n[[tokens]]\nid = 'a'\n[tokens.tools]\n";
+        assert_change(first, "id = 'a'\n", &format!("id = 'a'\n{name}"), set);
+        assert_eq!(changed(first, add), format!("{first}\n[[tokens]]\nid = \"b\"\n"));
+        // TOML has a table belong to the last record before it, wherever it stands
+        let far = "[[tokens]]\nid = 'a'\n[[users]]\nid = 'u'\n[tokens.tools]\ndeny = ['x']\n";
+        assert_change(far, "id = 'a'\n", &format!("id = 'a'\n{name}"), set);
+        assert_eq!(changed(far, add), format!("{far}\n[[tokens]]\nid = \"b\"\n"));
+        let dotted = "[[tokens]]\nid = 'a'\ntools.deny = [\n  'x',\n] # end\n[roles]\n";
+        assert_change(dotted, "# end\n", &format!("# end\n{name}"), set);
+        assert_change(dotted, "# end\n", "# end\n\n[[tokens]]\nid = \"b\"\n", add);
+        let inline = "tokens = [{ id = 'a', tools.deny = ['x'] }]\n";
+        assert_change(inline, "['x']", "['x'], name = \"new\"", set);
+    }
+
     proptest! {
         #[test]
-        fn what_is_set_is_read_and_nothing_else_changes(value in "\\PC{0,20}|.{0,20}", id in "[ab]", lines in "[ \n#]{0,9}") {
-            let before = format!("{lines}\n[[tokens]]\nid = \"a\"\nname = 'x' # n\n{lines}\n[[tokens]]\n  id = \"b\"\n{lines}\n");
+        fn what_is_set_is_read_and_nothing_else_changes(value in "\\PC{0,20}|.{0,20}", id in "[ab]", lines in "[ \n#]{0,9}", tools in 0..4_usize) {
+            let tools = ["", "tools = ['t']\n", "tools.deny = [\n't',\n]\n", "[tokens.tools]\ndeny = [\n't',\n]\n"][tools];
+            let before = format!("{lines}\n[[tokens]]\nid = \"a\"\nname = 'x' # n\n{lines}\n{tools}[[tokens]]\n  id = \"b\"\n{lines}\n{tools}");
             let after = changed(&before, |page| page.set(Section::Tokens, &id, "name", &text(&value)));
             let page = Page::new(&after);
             let found: Vec<_> = page.records(Section::Tokens).map(|record| record.entries.get("name").map(|v| v.get_ref().as_str().unwrap().to_owned())).collect();

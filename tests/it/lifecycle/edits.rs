@@ -59,6 +59,21 @@ fn everything_outside_an_edit_stays_as_the_person_wrote_it() {
 }
 
 #[test]
+fn a_token_with_a_table_of_its_tools_is_revoked_and_rotated_like_any_other() {
+    for tools in ["tools.deny = [\n  'x',\n]", "[tokens.tools]\ndeny = [\n  'x',\n]"] {
+        let folder = Folder::new();
+        folder.write("tokens.toml", &format!("{}{}", record("a", "alice", tools), record("b", "bob", tools)));
+        say(&folder, "token rotate a", &[]).went_well();
+        say(&folder, "token revoke b", &[]).went_well();
+        say(&folder, "token create --user carol --name new", &[]).went_well();
+        let tokens = listed(&folder);
+        assert_eq!((tokens.len(), &token(&tokens, "b")["status"]), (4, &"revoked".into()));
+        assert!(tokens[..2].iter().all(|token| token["tools"]["deny"][0] == "x"), "{tokens:?}");
+        assert!(token(&tokens, "a")["replaced_by"].is_string());
+    }
+}
+
+#[test]
 fn a_list_that_is_written_inline_can_be_edited_as_well() {
     let folder = Folder::new();
     let head = "tokens = [ # all of them\n  { id = \"a\", hash = \"sha256:";
