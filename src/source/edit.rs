@@ -8,6 +8,9 @@ use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use rustix::buffer::spare_capacity;
+use rustix::fs::{XattrFlags, fgetxattr, fremovexattr, fsetxattr, getxattr, listxattr};
+use rustix::io::Errno;
 use tempfile::NamedTempFile;
 use toml::Value;
 use toml::value::Datetime;
@@ -173,8 +176,8 @@ fn read(file: &Path) -> Result<(Option<Metadata>, Vec<u8>), EditError> {
     }
 }
 
-/// Writes beside the file, syncs and renames. Mode and owner stay as they are, or the server could lose
-/// the right to read it; a new file is its maker's alone.
+/// Writes beside the file, syncs and renames. Owner, mode and access control list stay as they are, or the
+/// server could lose the right to read it; a new file is its maker's alone.
 fn replace(file: &Path, bytes: &[u8], old: Option<&Metadata>) -> Result<(), EditError> {
     let folder = folder(file);
     let cannot_write = "the new content cannot be written";
@@ -187,9 +190,42 @@ fn replace(file: &Path, bytes: &[u8], old: Option<&Metadata>) -> Result<(), Edit
                 .map_err(failed(file, "its owner cannot be kept: run this as its owner"))?;
         }
         beside.as_file().set_permissions(old.permissions()).map_err(failed(file, cannot_write))?;
+        keep_attributes(file, beside.as_file())
+            .map_err(failed(file, "its access control list and other attributes cannot be kept"))?;
     }
     beside.as_file().sync_all().map_err(failed(file, cannot_write))?;
     beside.persist(file).map_err(|error| failed(file, "cannot be replaced")(error.error))?;
     let synced = File::open(folder).and_then(|folder| folder.sync_all());
     synced.map_err(failed(folder, "is replaced, but its folder cannot be synced"))
+}
+
+/// Copies what the system keeps with a file besides owner and mode.
+fn keep_attributes(old: &Path, new: &File) -> io::Result<()> {
+    const ACL: &[u8] = b"system.posix_acl_access";
+    /// The kernel allows no longer value, and no longer list of names.
+    const LONGEST: usize = 64 * 1024;
+
+    let mut names = Vec::with_capacity(LONGEST);
+    match listxattr(old, spare_capacity(&mut names)) {
+        // the filesystem has none
+        Err(Errno::NOTSUP) => return Ok(()),
+        listed => drop(listed?),
+    }
+    let kept = |name: &&[u8]| *name == ACL || *name == b"security.selinux" || name.starts_with(b"user.");
+    for name in names.split(|byte| *byte == 0).filter(kept) {
+        let (mut value, mut there) = (Vec::with_capacity(LONGEST), Vec::with_capacity(LONGEST));
+        getxattr(old, name, spare_capacity(&mut value))?;
+        // a label that is right already may not be ours to set
+        if fgetxattr(new, name, spare_capacity(&mut there)).is_err() || there != value {
+            fsetxattr(new, name, &value, XattrFlags::empty())?;
+        }
+    }
+    // nor may anybody read it by a list that the folder gives to what is new in it
+    if !names.split(|byte| *byte == 0).any(|name| name == ACL) {
+        match fremovexattr(new, ACL) {
+            Err(Errno::NODATA | Errno::NOTSUP) => {}
+            removed => removed?,
+        }
+    }
+    Ok(())
 }

@@ -6,6 +6,9 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::process::Stdio;
 
+use rustix::buffer::spare_capacity;
+use rustix::fs::{XattrFlags, getxattr, removexattr, setxattr};
+
 use super::{listed, record, say, say_with, token};
 use crate::harness::{Folder, patgate};
 
@@ -126,6 +129,37 @@ fn a_link_stays_a_link_and_owner_and_mode_stay_what_they_are() {
 
     fs::remove_file(&target).unwrap();
     say(&folder, "token create --user a --name n", &[]).refused(1, &["link to nothing"]);
+}
+
+#[test]
+fn an_access_control_list_and_attributes_stay_with_the_file() {
+    const ACL: &str = "system.posix_acl_access";
+    let folder = Folder::new();
+    let path = folder.write("tokens.toml", "# here\n");
+    let attribute = |name: &str| {
+        let mut value = Vec::with_capacity(1000);
+        getxattr(&path, name, spare_capacity(&mut value)).ok().map(|_| value)
+    };
+    // on a filesystem that has neither, which some in memory are, this shows only that an edit succeeds
+    let _ = setxattr(&path, "user.note", b"Ann's", XattrFlags::empty());
+    // as the kernel has it: a tag, rights and an id each; user 12345 may read
+    let entries = [(1, 6, u32::MAX), (2, 4, 12_345), (4, 0, u32::MAX), (0x10, 4, u32::MAX), (0x20, 0, u32::MAX)];
+    let entry = |(tag, rights, id): (u16, u16, u32)| {
+        [&tag.to_le_bytes()[..], &rights.to_le_bytes(), &id.to_le_bytes()].concat()
+    };
+    let list = [2_u32.to_le_bytes().to_vec(), entries.map(entry).concat()].concat();
+    let has_list = setxattr(&path, ACL, &list, XattrFlags::empty()).is_ok();
+    let before = (attribute("user.note"), attribute(ACL), path.metadata().unwrap().mode());
+    folder.token("alice", &[]);
+    assert_eq!((attribute("user.note"), attribute(ACL), path.metadata().unwrap().mode()), before);
+
+    // what a folder gives to new files is not for one that had it not
+    if has_list {
+        setxattr(folder.path(""), "system.posix_acl_default", &list, XattrFlags::empty()).unwrap();
+        removexattr(&path, ACL).unwrap();
+        folder.token("alice", &[]);
+        assert_eq!(attribute(ACL), None);
+    }
 }
 
 #[test]
