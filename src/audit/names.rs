@@ -1,5 +1,6 @@
 //! The names of files that were set aside, ours and those of logrotate, in the order of their time.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,24 +20,33 @@ enum Place {
     Stamp(String),
 }
 
-/// The files that were once this one, the oldest first; compressed ones, too.
+/// The files that were once this one, the oldest first; compressed ones, too, unless they are copies.
 pub fn siblings(path: &Path) -> Vec<PathBuf> {
-    all(path).into_iter().map(|(_, path)| path).collect()
+    all(path).into_iter().filter_map(|(_, files)| files.into_iter().next()).collect()
 }
 
-fn all(path: &Path) -> Vec<(Place, PathBuf)> {
+/// All places with the files that stand there: that which is not compressed is the first.
+fn all(path: &Path) -> Vec<(Place, Vec<PathBuf>)> {
     let (Some(folder), Some(name)) = (folder(path), path.file_name().and_then(OsStr::to_str)) else {
         return Vec::new();
     };
     let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
-    let placed = |entry: fs::DirEntry| {
-        let place = place(entry.file_name().to_str()?.strip_prefix(name)?)?;
+    let mut found = BTreeMap::<_, Vec<_>>::new();
+    for file in entries.filter_map(|entry| entry.file_name().into_string().ok()) {
+        let Some(place) = file.strip_prefix(name).and_then(place) else { continue };
+        found.entry((place, plain(&file).to_owned())).or_default().push(file);
+    }
+    let places = found.into_iter().map(|((place, _), mut files)| {
+        files.sort();
         // the path as the operator wrote it, so that messages are short
-        Some((place, path.with_file_name(entry.file_name())))
-    };
-    let mut found: Vec<_> = entries.filter_map(placed).collect();
-    found.sort();
-    found
+        (place, files.into_iter().map(|file| path.with_file_name(file)).collect())
+    });
+    places.collect()
+}
+
+/// The name that a file had before it was compressed.
+fn plain(name: &str) -> &str {
+    [".gz", ".zst"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name)
 }
 
 fn folder(path: &Path) -> Option<&Path> {
@@ -46,8 +56,7 @@ fn folder(path: &Path) -> Option<&Path> {
 
 /// Reads what follows the file's own name.
 fn place(rest: &str) -> Option<Place> {
-    let rest = [".gz", ".zst"].iter().find_map(|end| rest.strip_suffix(end)).unwrap_or(rest);
-    let stamp = rest.strip_prefix(['.', '-'])?;
+    let stamp = plain(rest).strip_prefix(['.', '-'])?;
     let digits = stamp.bytes().filter(u8::is_ascii_digit).count();
     let shape = stamp.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'T' | b'.' | b'Z' | b'-'));
     match digits {
@@ -73,11 +82,11 @@ pub(super) fn aside(path: &Path, now: Timestamp) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Of the files that we set aside, those beyond the latest `keep`.
+/// Of the files that we set aside, those beyond the latest `keep`, with their copies.
 pub(super) fn beyond(path: &Path, keep: usize) -> Vec<PathBuf> {
     let mut ours: Vec<_> = all(path).into_iter().filter(|(place, _)| matches!(place, Place::Stamp(_))).collect();
     ours.truncate(ours.len().saturating_sub(keep));
-    ours.into_iter().map(|(_, path)| path).collect()
+    ours.into_iter().flat_map(|(_, files)| files).collect()
 }
 
 #[cfg(test)]
@@ -110,5 +119,24 @@ mod tests {
         let later: Timestamp = "2026-11-23T01:02:03.4Z".parse().unwrap();
         assert_eq!(aside(&path, later), folder.path().join("audit.jsonl.20261123T010203.400000Z"));
         assert_eq!(beyond(&path, 1), [folder.path().join(in_order[5])]);
+    }
+
+    #[test]
+    fn a_file_and_its_compressed_copies_are_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let [first, second] = ["log.20261122T080000.123456Z", "log.20261122T080000.123457Z"];
+        let copies = [format!("{first}.gz"), format!("{first}.zst"), format!("{second}.zst")];
+        let paths = |names: &[&str]| names.iter().map(|name| folder.path().join(name)).collect::<Vec<_>>();
+        let all = paths(&[first, &copies[0], &copies[1], second, &copies[2]]);
+        for path in &all {
+            fs::write(path, "").unwrap();
+        }
+        assert_eq!(siblings(&path), paths(&[first, second]));
+        assert_eq!((beyond(&path, 2), beyond(&path, 1)), (Vec::new(), all[..3].to_vec()));
+        // another's way to write the same day is another file
+        fs::write(folder.path().join("log-20261122"), "").unwrap();
+        fs::write(folder.path().join("log.20261122"), "").unwrap();
+        assert_eq!(siblings(&path).len(), 4);
     }
 }
