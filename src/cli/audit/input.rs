@@ -1,8 +1,9 @@
 //! Which files are read, line by line, and how far that has come.
 
-use std::fs;
+use std::fs::{self, File, Metadata};
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -23,18 +24,59 @@ pub(super) struct Input {
     config: Option<PathBuf>,
 }
 
+/// A file to read.
+#[derive(Debug)]
+pub(super) struct Log {
+    pub(super) path: PathBuf,
+    /// The file that is written now: while the others are read, it may be set aside.
+    open: Option<File>,
+    /// Which file had the name, if that is known: while others are read, it may go to another one.
+    identity: Option<(u64, u64)>,
+}
+
+impl Log {
+    fn named(path: PathBuf) -> Self {
+        Self { path, open: None, identity: None }
+    }
+
+    fn lines(&self) -> io::Result<Lines> {
+        if self.path.as_os_str() == "-" {
+            return Lines::stdin(io::stdin());
+        }
+        let file = self.open.as_ref().map_or_else(|| File::open(&self.path), File::try_clone)?;
+        if self.identity.is_some_and(|listed| file.metadata().is_ok_and(|found| identity(&found) != listed)) {
+            return Err(io::Error::other("it was set aside meanwhile, and this is another one: ask again"));
+        }
+        Lines::of(file)
+    }
+}
+
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
 impl Input {
     /// The files to read, the oldest first.
-    pub(super) fn files(&self) -> Result<Vec<PathBuf>, Exit> {
+    pub(super) fn files(&self) -> Result<Vec<Log>, Exit> {
         if !self.files.is_empty() {
-            return Ok(self.files.clone());
+            return Ok(self.files.iter().cloned().map(Log::named).collect());
         }
         let overrides = Overrides { config: self.config.clone(), ..Overrides::default() };
         let Destination::File(path) = Config::load_audit(&overrides)?.destination else {
             return Err(Exit::usage("the audit log goes to standard output: name the files where it is kept, or `-`"));
         };
-        let mut files = audit::siblings(&path);
-        files.extend(path.exists().then(|| path.clone()));
+        // opened before the others are looked for, it is not missed if it becomes one of them
+        let open = File::open(&path).ok();
+        let live = open.as_ref().and_then(|file| file.metadata().ok()).as_ref().map(identity);
+        let listed = |path: PathBuf| {
+            let identity = fs::metadata(&path).ok().as_ref().map(identity);
+            Log { identity, ..Log::named(path) }
+        };
+        let mut files: Vec<_> = audit::siblings(&path).into_iter().map(listed).collect();
+        files.retain(|file| live.is_none() || file.identity != live);
+        if open.is_some() || path.exists() {
+            files.push(Log { open, ..Log::named(path.clone()) });
+        }
         if files.is_empty() {
             return Err(Exit::failure(format!("there is no audit log {}: nothing was written yet", path.display())));
         }
@@ -45,7 +87,7 @@ impl Input {
 /// Reads all lines of all files. A file that cannot be read to its end is reported, and the others are
 /// read. Returns whether all were read.
 pub(super) fn each_line(
-    files: &[PathBuf],
+    files: &[Log],
     progress: &mut Progress,
     mut look: impl FnMut(usize, &Line<'_>) -> ControlFlow<()>,
 ) -> bool {
@@ -55,15 +97,14 @@ pub(super) fn each_line(
     let mut whole = true;
     for (index, file) in files.iter().enumerate() {
         let read = |progress: &mut Progress, look: &mut dyn FnMut(usize, &Line<'_>) -> ControlFlow<()>| {
-            let stdin = file.as_os_str() == "-";
-            let mut lines = if stdin { Lines::stdin(io::stdin())? } else { Lines::open(file)? };
+            let mut lines = file.lines()?;
             while let Some(line) = lines.next_line()? {
                 let number = line.number;
                 if look(index, &line).is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
                 if number.is_multiple_of(OFTEN) {
-                    progress.show(file, lines.position());
+                    progress.show(&file.path, lines.position());
                 }
             }
             progress.done += lines.position();
@@ -75,7 +116,7 @@ pub(super) fn each_line(
             Err(error) => {
                 whole = false;
                 progress.clear();
-                print::remark(format_args!("warning: {} cannot be read to its end: {error}", file.display()));
+                print::remark(format_args!("warning: {} cannot be read to its end: {error}", file.path.display()));
             }
         }
     }
@@ -98,8 +139,8 @@ impl Progress {
     const PATIENCE: Duration = Duration::from_secs(1);
 
     /// Shows it if standard error is a terminal, unless the answer is written there meanwhile.
-    pub(super) fn of(files: &[PathBuf], beside_an_answer: bool) -> Self {
-        let total = files.iter().filter_map(|file| fs::metadata(file).ok()).map(|metadata| metadata.len()).sum();
+    pub(super) fn of(files: &[Log], beside_an_answer: bool) -> Self {
+        let total = files.iter().filter_map(|file| fs::metadata(&file.path).ok()).map(|metadata| metadata.len()).sum();
         let visible = io::stderr().is_terminal() && !(beside_an_answer && io::stdout().is_terminal());
         Self { total, done: 0, next: visible.then(|| Instant::now() + Self::PATIENCE), shown: false }
     }
@@ -118,5 +159,55 @@ impl Progress {
         if std::mem::take(&mut self.shown) {
             let _ = write!(io::stderr(), "\r\x1b[K");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A log with the records 1 and 2 in a file that was set aside and 3 in the one that is written.
+    fn written(aside: &str) -> (tempfile::TempDir, Input) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let config = folder.path().join("patgate.toml");
+        fs::write(&config, format!("[audit]\npath = \"{}\"\n", path.display())).unwrap();
+        fs::write(folder.path().join(aside), "1\n2\n").unwrap();
+        fs::write(path, "3\n").unwrap();
+        (folder, Input { files: Vec::new(), config: Some(config) })
+    }
+
+    fn read(files: &[Log]) -> (bool, String) {
+        let mut text = String::new();
+        let whole = each_line(files, &mut Progress::of(files, false), |_, line| {
+            text += str::from_utf8(line.text).unwrap();
+            ControlFlow::Continue(())
+        });
+        (whole, text)
+    }
+
+    #[test]
+    fn a_file_that_is_set_aside_while_others_are_read_is_read_once() {
+        let (folder, input) = written("log.20261122T080000.000000Z");
+        let in_folder = |name: &str| folder.path().join(name);
+        let files = input.files().unwrap();
+        fs::rename(in_folder("log"), in_folder("log.20261123T080000.000000Z")).unwrap();
+        fs::write(in_folder("log"), "4\n").unwrap();
+        assert_eq!(read(&files), (true, "123".to_owned()));
+        assert_eq!(read(&input.files().unwrap()), (true, "1234".to_owned()));
+        // it was opened by its own name, and then has the other one as well
+        fs::hard_link(in_folder("log"), in_folder("log.20261124T080000.000000Z")).unwrap();
+        assert_eq!(read(&input.files().unwrap()), (true, "1234".to_owned()));
+    }
+
+    #[test]
+    fn a_name_that_goes_to_another_file_meanwhile_is_told_of() {
+        let (folder, input) = written("log.1");
+        let files = input.files().unwrap();
+        for (from, to) in [("log.1", "log.2"), ("log", "log.1")] {
+            fs::rename(folder.path().join(from), folder.path().join(to)).unwrap();
+        }
+        assert_eq!(read(&files), (false, "3".to_owned()));
+        assert_eq!(read(&input.files().unwrap()), (true, "123".to_owned()));
     }
 }

@@ -5,13 +5,12 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 
 use anstyle::{AnsiColor, Style};
 use clap::Args;
 
 use super::filter::Filter;
-use super::input::{self, Input, Progress};
+use super::input::{self, Input, Log, Progress};
 use super::summary::Summary;
 use crate::audit::{Logged, Text, harmless, is_harmless};
 use crate::cli::Exit;
@@ -54,7 +53,7 @@ impl Query {
         if whole { Ok(()) } else { Err(Exit::negative()) }
     }
 
-    fn list(&self, files: &[PathBuf], strangers: &mut Strangers) -> Result<bool, Exit> {
+    fn list(&self, files: &[Log], strangers: &mut Strangers) -> Result<bool, Exit> {
         let mut out = Output::new(self.json);
         let mut latest: VecDeque<Vec<u8>> = VecDeque::new();
         let mut result = Ok(());
@@ -94,7 +93,7 @@ impl Query {
         Ok(whole)
     }
 
-    fn sum_up(&self, files: &[PathBuf], strangers: &mut Strangers) -> Result<bool, Exit> {
+    fn sum_up(&self, files: &[Log], strangers: &mut Strangers) -> Result<bool, Exit> {
         let mut summary = Summary::default();
         let mut progress = Progress::of(files, false);
         let whole = input::each_line(files, &mut progress, |file, line| {
@@ -123,9 +122,9 @@ impl Strangers {
         self.first.get_or_insert((file, line));
     }
 
-    fn tell(&self, files: &[PathBuf]) {
+    fn tell(&self, files: &[Log]) {
         let Some((file, line)) = self.first else { return };
-        let file = files.get(file).map(|file| file.display().to_string()).unwrap_or_default();
+        let file = files.get(file).map(|file| file.path.display().to_string()).unwrap_or_default();
         let count = self.count;
         print::remark(format_args!("warning: lines that are no audit records: {count}, the first is {file}:{line}"));
     }

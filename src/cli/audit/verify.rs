@@ -1,12 +1,11 @@
 //! `patgate audit verify`
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
 
-use super::input::{self, Input, Progress};
+use super::input::{self, Input, Log, Progress};
 use crate::audit::{Fault, Finding, Head, Verification};
 use crate::cli::{Exit, print};
 
@@ -62,7 +61,7 @@ impl Verify {
 }
 
 impl Judgement {
-    fn new(verification: &Verification, files: &[PathBuf], whole: bool) -> Self {
+    fn new(verification: &Verification, files: &[Log], whole: bool) -> Self {
         let mut findings: Vec<_> = verification.findings.iter().map(|finding| Place::of(finding, files)).collect();
         if let Some(noted) = verification.unseen() {
             let message =
@@ -107,7 +106,7 @@ impl Judgement {
 }
 
 impl Place {
-    fn of(finding: &Finding, files: &[PathBuf]) -> Self {
+    fn of(finding: &Finding, files: &[Log]) -> Self {
         let Finding { file, line, seq, fault } = *finding;
         let number = seq.unwrap_or_default();
         let (fault, message) = match fault {
@@ -119,7 +118,7 @@ impl Place {
             Fault::Torn => ("torn", "this is no whole record: torn by a crash, or altered".to_owned()),
             Fault::NotAsNoted => ("not_as_noted", format!("record {number} is not the one that was noted elsewhere")),
         };
-        let file = files.get(file).map(|file| file.display().to_string());
+        let file = files.get(file).map(|file| file.path.display().to_string());
         Self { file, line: Some(line), seq, fault, message }
     }
 }
