@@ -25,6 +25,11 @@ pub fn siblings(path: &Path) -> Vec<PathBuf> {
     all(path).into_iter().filter_map(|(_, files)| files.into_iter().next()).collect()
 }
 
+/// The same with the copies: a compressor may leave the file that it read, or be at work.
+pub(super) fn copies(path: &Path) -> Vec<Vec<PathBuf>> {
+    all(path).into_iter().map(|(_, files)| files).collect()
+}
+
 /// All places with the files that stand there: that which is not compressed is the first.
 fn all(path: &Path) -> Vec<(Place, Vec<PathBuf>)> {
     let (Some(folder), Some(name)) = (folder(path), path.file_name().and_then(OsStr::to_str)) else {
@@ -133,6 +138,7 @@ mod tests {
             fs::write(path, "").unwrap();
         }
         assert_eq!(siblings(&path), paths(&[first, second]));
+        assert_eq!(super::copies(&path), [&all[..3], &all[3..]]);
         assert_eq!((beyond(&path, 2), beyond(&path, 1)), (Vec::new(), all[..3].to_vec()));
         // another's way to write the same day is another file
         fs::write(folder.path().join("log-20261122"), "").unwrap();

@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -137,10 +137,9 @@ impl Writing {
         if self.chain.is_some() {
             let mut place = path.to_owned();
             if tail.line.is_empty()
-                && let Some(last) = names::siblings(path).pop()
+                && let Some(found) = last_aside(path)
             {
-                tail.line = last_line(&last)?;
-                place = last;
+                (place, tail.line) = found;
             }
             if let Some(sealed) = Sealed::read(&tail.line) {
                 self.chain = Some(sealed.head);
@@ -427,6 +426,27 @@ impl Writing {
         thread::sleep(RETRY.min(deadline.saturating_duration_since(Instant::now())));
         true
     }
+}
+
+/// The last line of what was set aside, and its file. Of a file and its compressed copy, one does. What is
+/// before a file that cannot be read is no end to go on from.
+fn last_aside(path: &Path) -> Option<(PathBuf, Vec<u8>)> {
+    for copies in names::copies(path).into_iter().rev() {
+        let mut unread = None;
+        for copy in copies {
+            match last_line(&copy) {
+                Ok(line) if line.is_empty() => {}
+                Ok(line) => return Some((copy, line)),
+                Err(error) => unread = Some((copy, error)),
+            }
+        }
+        if let Some((copy, error)) = unread {
+            let file = copy.display();
+            tracing::warn!(%file, %error, "the last audit record cannot be read: a new chain begins");
+            return None;
+        }
+    }
+    None
 }
 
 /// The last line of a file that was set aside, compressed or not.

@@ -164,6 +164,35 @@ fn files_are_set_aside_under_load_and_the_chain_goes_through_all_of_them() {
 }
 
 #[test]
+fn a_chain_goes_on_from_whichever_copy_can_be_read_and_begins_anew_where_none_can() {
+    let scene = Scene::new();
+    let run = || {
+        let (log, writer) = scene.open();
+        submit(&log, 1);
+        assert!(writer.finish(PATIENCE));
+        let line: Value = serde_json::from_str(&fs::read_to_string(scene.path()).unwrap()).unwrap();
+        line["seq"].as_u64().unwrap()
+    };
+    let aside = |end: &str| scene.folder.path().join(format!("in/log.20261122T080000.000000Z{end}"));
+    assert_eq!(run(), 1);
+    fs::rename(scene.path(), aside("")).unwrap();
+    let packed = zstd::encode_all(&*fs::read(aside("")).unwrap(), 1).unwrap();
+    let half = &packed[..packed.len() / 2];
+    fs::write(aside(".gz"), half).unwrap();
+    assert_eq!(run(), 2);
+    // one that was set aside without a record, as logrotate does, ends nothing
+    fs::remove_file(scene.path()).unwrap();
+    fs::write(scene.folder.path().join("in/log.20261122T080000.000001Z"), "").unwrap();
+    assert_eq!(run(), 2);
+    fs::remove_file(scene.path()).unwrap();
+    fs::remove_file(aside("")).unwrap();
+    assert_eq!(run(), 1);
+    fs::remove_file(scene.path()).unwrap();
+    fs::write(aside(".zst"), packed).unwrap();
+    assert_eq!(run(), 2);
+}
+
+#[test]
 fn a_line_that_an_earlier_process_left_torn_is_fenced_and_reported() {
     let scene = Scene::new();
     for round in [1, 2] {
