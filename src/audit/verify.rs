@@ -60,7 +60,8 @@ pub struct Verification {
 impl Verification {
     /// Begins. A link that was noted elsewhere has to be found on the way.
     pub fn new(noted: Option<Head>) -> Self {
-        Self { noted, ..Self::default() }
+        // before the first record there is nothing to be found
+        Self { noted: noted.filter(|noted| noted.seq > 0), ..Self::default() }
     }
 
     /// The noted link, if it was not found.
@@ -225,7 +226,7 @@ mod tests {
         let whole = lines(9);
         let head = verify(&whole.concat()).head.unwrap();
         for (count, noted, intact) in
-            [(9, head, true), (8, head, false), (9, Head { hash: Hash::START, ..head }, false)]
+            [(9, head, true), (8, head, false), (9, Head { hash: Hash::START, ..head }, false), (9, Head::START, true)]
         {
             let mut verification = Verification::new(Some(noted));
             for (index, text) in whole[..count].iter().enumerate() {

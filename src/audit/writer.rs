@@ -205,8 +205,10 @@ impl Writing {
 
     /// Lets go of a file that was moved, and opens or makes the one that has its name now.
     fn reopen(&mut self) {
-        if matches!(self.sink.standing(), Standing::Moved | Standing::Gone) {
-            self.sink.close();
+        match self.sink.standing() {
+            Standing::Moved => self.leave(),
+            Standing::Gone => self.sink.close(),
+            Standing::Named | Standing::Cut => {}
         }
         // it may have been let go of already, with the last record that went into it. If there is none to be had,
         // the next record meets the same error and reports it
@@ -291,7 +293,7 @@ impl Writing {
             match self.sink.standing() {
                 Standing::Named | Standing::Cut => return Ok(()),
                 Standing::Moved => {
-                    self.sink.close();
+                    self.leave();
                     return Ok(());
                 }
                 // what went into a file that nobody can open is not written
@@ -324,10 +326,11 @@ impl Writing {
         if !self.piece.rest().is_empty() || self.rotate_again.is_some_and(|again| Instant::now() < again) {
             return;
         }
-        if matches!(self.sink.standing(), Standing::Moved | Standing::Gone) {
+        match self.sink.standing() {
             // what has its name now is somebody else's
-            self.sink.close();
-            return;
+            Standing::Moved => return self.leave(),
+            Standing::Gone => return self.sink.close(),
+            Standing::Named | Standing::Cut => {}
         }
         match self.sink.rotate(Timestamp::now()) {
             Ok(None) => {}
@@ -339,6 +342,12 @@ impl Writing {
         }
     }
 
+    /// Lets go of a file that others have set aside, once all that was sealed is in it.
+    fn leave(&mut self) {
+        self.sink.close();
+        self.tell_head("the last audit record before the log was moved");
+    }
+
     fn tell_rotation(&self, aside: &Path) {
         tracing::info!(file = %aside.display(), "the audit log was set aside");
         self.tell_head("the last audit record before that");
@@ -346,7 +355,7 @@ impl Writing {
 
     /// Tells the head of the chain, for those who keep it where the log's files are not.
     fn tell_head(&self, message: &str) {
-        if let Some(head) = self.chain {
+        if let Some(head) = self.chain.filter(|head| *head != Head::START) {
             tracing::info!(%head, "{message}");
         }
     }

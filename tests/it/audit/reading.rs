@@ -234,6 +234,29 @@ fn a_chain_is_verified_over_all_files_and_a_fault_is_named_with_its_place() {
 }
 
 #[test]
+fn the_head_is_told_when_others_set_the_file_aside_and_not_before_there_is_one() {
+    let (origin, folder) = (Origin::plain(), Folder::new());
+    let token = folder.token("alice", &[]);
+    let mut proxy = folder.serve_audit(&origin.url(), "chain = true");
+    proxy.signal("TERM");
+    assert!(proxy.wait().success());
+    proxy.await_log_after_end("stopped");
+    assert!(!proxy.log().iter().any(|entry| entry["message"] == "the last audit record"));
+    assert_eq!(say(&folder, "audit verify --config patgate.toml").code, Some(1));
+
+    let mut proxy = folder.serve_audit(&origin.url(), "chain = true");
+    assert_eq!(proxy.ask(&get(&token, "").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n")).status, 200);
+    proxy.audit(1);
+    fs::rename(folder.path("audit.jsonl"), folder.path("audit.jsonl.1")).unwrap();
+    proxy.signal("HUP");
+    let told = proxy.await_log("the last audit record before the log was moved");
+    let head = told["head"].as_str().unwrap();
+    assert!(head.starts_with("1:"), "{head}");
+    assert_eq!(say(&folder, &format!("audit verify --config patgate.toml --head {head}")).code, Some(0));
+    assert_eq!(say(&folder, &format!("audit verify --config patgate.toml --head 0:{}", "0".repeat(64))).code, Some(0));
+}
+
+#[test]
 fn after_a_crash_the_torn_line_is_fenced_and_verify_names_it() {
     let (folder, token) = written();
     let text = folder.read("audit.jsonl");
