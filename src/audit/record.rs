@@ -277,9 +277,10 @@ pub fn harmless(text: &str) -> Cow<'_, str> {
     text.chars().map(|char| if is_harmless(char) { char } else { char::REPLACEMENT_CHARACTER }).collect()
 }
 
-/// Whether a character can neither end a line nor steer a terminal.
+/// Whether a character can neither end a line, nor turn the direction of writing, nor steer a terminal.
 pub fn is_harmless(char: char) -> bool {
-    !char.is_control() && !matches!(char, '\u{200e}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    let turns = matches!(char, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    !char.is_control() && !turns && !matches!(char, '\u{2028}' | '\u{2029}')
 }
 
 // --- A record in the making -----------------------------------------------------------------
@@ -439,6 +440,17 @@ mod tests {
         let mut out = Vec::new();
         record.write(&mut out, &Prefix::default());
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn text_is_rid_of_what_turns_writing_and_keeps_what_people_write() {
+        for char in
+            "\n\u{1b}\u{7f}\u{9b}\u{61c}\u{200e}\u{200f}\u{2028}\u{2029}\u{202a}\u{202e}\u{2066}\u{2069}".chars()
+        {
+            assert_eq!(harmless(&format!("a{char}b")), "a\u{fffd}b", "{char:?}");
+        }
+        let text = "Ann’s “laptop” – 日本語, עברית, العربية…";
+        assert_eq!(harmless(text), text);
     }
 
     #[test]

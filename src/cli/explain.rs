@@ -9,6 +9,7 @@ use super::store::{Common, Snapshot};
 use super::token::explanation;
 use super::{Exit, print};
 use crate::access::{Calls, Grant, Mode, Narrowing, Rule};
+use crate::audit::harmless;
 use crate::mcp::Call;
 use crate::proxy::is_answered_here;
 use crate::verdict::{Outcome, Reason};
@@ -192,7 +193,8 @@ impl Decision<'_> {
         let name = name.map_or_else(String::new, |name| format!(" ({name})"));
         let called = [self.method, self.name].into_iter().flatten().collect::<Vec<_>>().join(" ");
         let called = if called.is_empty() { called } else { format!("{called}: ") };
-        let rule = self.rule.as_ref().map_or_else(String::new, |rule| format!("\nrule: {rule}"));
-        format!("{word}: token {id}{name} of {user}: {called}{}{rule}\n", self.explanation)
+        let said = format!("{word}: token {id}{name} of {user}: {called}{}", self.explanation);
+        let rule = self.rule.as_ref().map_or_else(String::new, |rule| format!("rule: {}\n", harmless(rule)));
+        format!("{}\n{rule}", harmless(&said))
     }
 }

@@ -118,10 +118,7 @@ impl Cli {
         match done {
             Ok(()) => ExitCode::SUCCESS,
             Err(exit) => {
-                let bold = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
-                for line in exit.message.lines() {
-                    anstream::eprintln!("{bold}error:{bold:#} {line}");
-                }
+                print::error(&exit.message);
                 ExitCode::from(exit.code)
             }
         }

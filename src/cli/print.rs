@@ -3,11 +3,12 @@
 use std::fmt::{Display, Write as _};
 use std::io::{self, ErrorKind, Write as _};
 
-use anstyle::Style;
+use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
 use super::Exit;
+use crate::audit::harmless;
 
 /// Prints the answer. A reader who has seen enough, such as `head`, is no failure.
 pub(super) fn answer(text: impl Display) -> Result<(), Exit> {
@@ -38,7 +39,20 @@ pub(super) fn secret(text: &str) -> io::Result<()> {
 
 /// Prints a remark; nobody has to be there to read it.
 pub(super) fn remark(text: impl Display) {
-    let _ = writeln!(anstream::stderr(), "{text}");
+    lines("", &text.to_string());
+}
+
+/// Prints why the program ends.
+pub(super) fn error(text: &str) {
+    let bold = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
+    lines(&format!("{bold}error:{bold:#} "), text);
+}
+
+/// Names from files stand in what is said: they cannot steer a terminal.
+fn lines(begin: &str, text: &str) {
+    for line in text.lines() {
+        let _ = writeln!(anstream::stderr(), "{begin}{}", harmless(line));
+    }
 }
 
 /// A cell of a table.
@@ -50,7 +64,7 @@ pub(super) struct Cell {
 
 impl Cell {
     pub(super) fn styled(text: impl Into<String>, style: Style) -> Self {
-        Self { text: text.into(), style }
+        Self { text: harmless(&text.into()).into_owned(), style }
     }
 
     pub(super) fn head(text: &str) -> Self {
@@ -104,5 +118,6 @@ mod tests {
         let rows = rows.map(|row| row.map(Cell::from).into());
         assert_eq!(table(&rows), "id     name    end\n1      日本語  never\n12345  Zoë     \n");
         assert_eq!(table(&[]), "");
+        assert_eq!(table(&[vec!["a\u{202e}\u{1b}[2J…".into()]]), "a\u{fffd}\u{fffd}[2J…\n");
     }
 }

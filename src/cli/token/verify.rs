@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::secret;
 use crate::access::{Credential, Denial, Finding, Grant, Permit, Question};
+use crate::audit::harmless;
 use crate::cli::facts::Facts;
 use crate::cli::store::{Common, Snapshot};
 use crate::cli::{Exit, print, words};
@@ -119,6 +120,6 @@ impl Verdict<'_> {
             let name = facts.name.map_or_else(String::new, |name| format!(" ({name})"));
             format!("token {}{name} of {}: ", facts.id, facts.user)
         });
-        format!("{word}: {token}{}\n", self.explanation)
+        format!("{}\n", harmless(&format!("{word}: {token}{}", self.explanation)))
     }
 }

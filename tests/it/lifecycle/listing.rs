@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{BCRYPT, HASH_OF_ABC, listed, moment, of_every_status, say, say_with, token};
+use super::{BCRYPT, HASH_OF_ABC, listed, moment, of_every_status, record, say, say_with, token};
 use crate::harness::Folder;
 
 #[test]
@@ -118,4 +118,32 @@ fn stats_count_tokens_by_how_they_stand() {
     folder.write("tokens.toml.last-used.json", "{");
     let said = say(&folder, "token stats --json", &[]);
     assert!(said.json()["never_used"] == 3 && said.err.contains("warning: the last uses"), "{said:?}");
+}
+
+#[test]
+fn names_cannot_steer_a_terminal() {
+    let folder = Folder::new();
+    let more = "name = \"a\u{202e}b…\"\nrevoked_at = 2026-01-01T00:00:00Z\nrevoked_reason = \"\u{2066}lost\"";
+    let users = "[[users]]\nid = \"al\u{61c}ice\"\nname = \"\u{200f}A\"\n";
+    folder.write("tokens.toml", &(record("a", "al\u{61c}ice", more) + users));
+    let steering = ['\u{202e}', '\u{2066}', '\u{61c}', '\u{200f}', '\u{1b}'];
+    for line in [
+        "token list",
+        "token show a",
+        "token verify",
+        "user list",
+        "explain --token-id a --tool t",
+        "token rename a b\u{202e}",
+    ] {
+        let said =
+            if line == "token verify" { say_with(&folder, "secret-of-a", line, &[]) } else { say(&folder, line, &[]) };
+        let text = said.out + &said.err;
+        assert!(text.contains('\u{fffd}') && !text.contains(steering), "{line}: {text:?}");
+    }
+    folder.write("tokens.toml", "[[tokens]]\n\"\\u001b[2J\u{202e}\" = 1\n");
+    let said = say(&folder, "token list", &[]);
+    assert!(
+        said.err.contains("tokens[0].\u{fffd}[2J\u{fffd}: unknown key") && !said.err.contains(steering),
+        "{said:?}"
+    );
 }
