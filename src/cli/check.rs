@@ -1,6 +1,6 @@
 //! `patgate check`: every mistake of the configuration and the token file, and nothing started.
 
-use super::Exit;
+use super::{Exit, print};
 use crate::config::{Config, Overrides};
 use crate::document::Problems;
 use crate::source::{self, Origin, Source};
@@ -22,25 +22,23 @@ pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
     let source = Source::open(&config.source, &config.policy)?;
     let directory = source.published().directory.load_full();
     for grant in directory.overlong() {
-        anstream::eprintln!(
+        print::remark(format_args!(
             "warning: token `{}` is dead: it was made for longer than tokens.max_lifetime",
             grant.token_id()
-        );
+        ));
     }
     let tokens = match &config.source.origin {
         Origin::File(path) => {
             for problem in source::exposed(&watch::read(path)?) {
-                anstream::eprintln!("warning: {problem}");
+                print::remark(format_args!("warning: {problem}"));
             }
             format!("{} tokens in {}", directory.grants().count(), path.display())
         }
         // nothing is asked over the network to check a file
         elsewhere => format!("tokens from {elsewhere}"),
     };
-    anstream::println!(
-        "the configuration is valid: {} in front of {}, {tokens}",
-        config.server.listen,
-        config.proxy.upstream.address
-    );
-    Ok(())
+    print::answer(format_args!(
+        "the configuration is valid: {} in front of {}, {tokens}\n",
+        config.server.listen, config.proxy.upstream.address
+    ))
 }

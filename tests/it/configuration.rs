@@ -1,6 +1,7 @@
 //! The example configuration: it can be run, it names every key, and the defaults in it are the real ones.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 
 use patgate::config::{Config, Overrides};
 
@@ -198,4 +199,21 @@ fn keys_of_the_source() -> BTreeSet<String> {
         }
     }
     keys
+}
+
+#[test]
+fn an_answer_that_cannot_be_printed_is_a_failure_of_its_own() {
+    let folder = folder();
+    folder.configure("http://127.0.0.1:3000", "");
+    for streams in [">/dev/full", ">/dev/full 2>&1"] {
+        let script = format!("exec '{}' check --config patgate.toml {streams}", env!("CARGO_BIN_EXE_patgate"));
+        let output = Command::new("sh").args(["-c", &script]).current_dir(folder.path("")).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(streams.contains("2>") || said.starts_with("error: cannot print"), "{said}");
+    }
+    folder.write("patgate.toml", "nonsense = 1\n");
+    let script = format!("exec '{}' check --config patgate.toml 2>/dev/full", env!("CARGO_BIN_EXE_patgate"));
+    let output = Command::new("sh").args(["-c", &script]).current_dir(folder.path("")).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
 }

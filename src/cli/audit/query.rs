@@ -58,6 +58,7 @@ impl Query {
         let mut latest: VecDeque<Vec<u8>> = VecDeque::new();
         let mut result = Ok(());
         let (mut found, limit) = (0, self.limit.unwrap_or(usize::MAX));
+        let files = if limit > 0 { files } else { &[] };
         let mut progress = Progress::of(files, true);
         let whole = input::each_line(files, &mut progress, |file, line| {
             let Some(record) = Logged::read(line.text) else {
@@ -87,7 +88,7 @@ impl Query {
             Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(print::failed(&error)),
             _ => {}
         }
-        if found == 0 {
+        if found == 0 && limit > 0 {
             print::remark("no record matches");
         }
         Ok(whole)

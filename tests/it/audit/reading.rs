@@ -72,6 +72,8 @@ fn records_are_found_by_what_is_in_them() {
         assert_eq!((found.code, found.out.lines().count()), (Some(0), count), "{filter}: {}", found.err);
         assert_eq!(found.err.contains("no record matches"), count == 0);
     }
+    let none = say(&folder, "audit query --config patgate.toml --json --limit 0");
+    assert_eq!((none.code, none.out.as_str(), none.err.as_str()), (Some(0), "", ""));
     let last = say(&folder, "audit query --config patgate.toml --json --last 2");
     assert!(all.out.ends_with(&last.out));
 }
