@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::access::Grant;
+use crate::source::last_used::LastUses;
 use crate::token::{NameRules, Prefix, Scope, TokenId, TokenRecord};
 use crate::verdict::Reason;
 
@@ -83,6 +84,9 @@ pub(super) struct Facts<'s> {
     pub(super) not_before: Option<Timestamp>,
     pub(super) expires_at: Option<Timestamp>,
     pub(super) last_used_at: Option<Timestamp>,
+    /// Whether uses are known at all: else it says nothing that there is none.
+    #[serde(skip)]
+    pub(super) uses_are_known: bool,
     pub(super) revoked_at: Option<Timestamp>,
     pub(super) revoked_reason: Option<&'s str>,
     pub(super) replaced_by: Option<&'s str>,
@@ -93,7 +97,7 @@ impl<'s> Facts<'s> {
         record: &'s TokenRecord,
         grant: &'s Grant,
         status: Status,
-        last_used_at: Option<Timestamp>,
+        uses: Option<&LastUses>,
         prefix: &Prefix,
     ) -> Self {
         Self {
@@ -108,11 +112,18 @@ impl<'s> Facts<'s> {
             created_at: record.created_at,
             not_before: record.not_before,
             expires_at: record.expires_at,
-            last_used_at,
+            last_used_at: uses.and_then(|uses| uses.get(record.id.as_str()).copied()),
+            uses_are_known: uses.is_some(),
             revoked_at: record.revoked_at,
             revoked_reason: record.revoked_reason.as_deref(),
             replaced_by: record.replaced_by.as_ref().map(TokenId::as_str),
         }
+    }
+
+    /// When it was used last: a moment in these words, "never", or "unknown".
+    pub(super) fn last_use(&self, words: impl FnOnce(Timestamp) -> String) -> String {
+        let none = if self.uses_are_known { "never" } else { "unknown" };
+        self.last_used_at.map_or_else(|| none.to_owned(), words)
     }
 }
 

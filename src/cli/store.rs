@@ -36,7 +36,8 @@ pub(super) struct Store {
     pub(super) file: PathBuf,
     pub(super) policy: Arc<Policy>,
     denied: Arc<DenyList>,
-    uses: LastUses,
+    /// None if nothing is known of any.
+    uses: Option<LastUses>,
 }
 
 impl Common {
@@ -60,11 +61,11 @@ impl Common {
     fn find(&self) -> Result<(Store, Option<PathBuf>), Exit> {
         let overrides = Overrides { tokens: self.tokens.clone(), config: self.config.clone(), ..Overrides::default() };
         let TokenSettings { file, deny_list, last_used, policy } = TokenSettings::load(&overrides)?;
-        let uses = last_used.as_deref().map(last_used::read).transpose().unwrap_or_else(|error| {
+        let uses = last_used.as_deref().map_or(Ok(None), last_used::read).unwrap_or_else(|error| {
             print::remark(format_args!("warning: the last uses of tokens cannot be read: {error}"));
             None
         });
-        let store = Store { file, policy: Arc::new(policy), denied: Arc::default(), uses: uses.unwrap_or_default() };
+        let store = Store { file, policy: Arc::new(policy), denied: Arc::default(), uses };
         Ok((store, deny_list))
     }
 }
@@ -108,8 +109,8 @@ impl Snapshot<'_> {
         let judged: HashMap<_, _> = judged.collect();
         let facts = self.list.tokens.iter().filter_map(|record| {
             let (grant, reason) = judged.get(&record.id)?;
-            let last_used = self.store.uses.get(record.id.as_str()).copied();
-            Some(Facts::new(record, grant, Status::from(*reason), last_used, &self.store.policy.prefix))
+            let Store { uses, policy, .. } = self.store;
+            Some(Facts::new(record, grant, Status::from(*reason), uses.as_ref(), &policy.prefix))
         });
         facts.collect()
     }

@@ -25,14 +25,14 @@ pub fn beside(tokens: &Path) -> PathBuf {
     name.into()
 }
 
-/// Reads what was written last; nothing was if there is no file.
+/// Reads what was written last. Without a file nothing is known.
 ///
 /// # Errors
 /// The file cannot be read, or is not one of ours.
-pub fn read(path: &Path) -> io::Result<LastUses> {
+pub fn read(path: &Path) -> io::Result<Option<LastUses>> {
     match std::fs::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes).map_err(Into::into),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(LastUses::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -54,8 +54,9 @@ impl LastUsed {
     pub fn open(path: &Path, published: &Published) -> Self {
         let written = read(path).unwrap_or_else(|error| {
             tracing::warn!(path = %path.display(), %error, "the last uses of tokens cannot be read: begun anew");
-            LastUses::new()
+            None
         });
+        let written = written.unwrap_or_default();
         for grant in published.directory.load().grants() {
             if let Some(at) = written.get(grant.token_id().as_str()) {
                 grant.touch(*at);

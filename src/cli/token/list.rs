@@ -43,7 +43,7 @@ fn row(facts: &Facts<'_>, now: Timestamp) -> Vec<Cell> {
         facts.user.to_owned(),
         facts.scopes.as_ref().map_or_else(|| "all".to_owned(), |scopes| scopes.join(" ")),
         facts.created_at.map_or_else(absent, |at| words::relative(at, now)),
-        facts.last_used_at.map_or_else(|| "never".to_owned(), |at| words::relative(at, now)),
+        facts.last_use(|at| words::relative(at, now)),
         words::expiry(facts.expires_at, now),
     ];
     let status = Cell::styled(facts.status.to_string(), facts.status.style());

@@ -47,7 +47,8 @@ impl Whole<'_> {
         let Self { token, owner } = self;
         let now = snapshot.now;
         let text = |text: Option<&str>| text.map(str::to_owned);
-        let at = |at: Option<Timestamp>| at.map(|at| format!("{at} ({})", words::relative(at, now)));
+        let moment = |at: Timestamp| format!("{at} ({})", words::relative(at, now));
+        let at = |at: Option<Timestamp>| at.map(moment);
         let list = |items: &[&str]| (!items.is_empty()).then(|| items.join(" "));
         let rows = [
             ("id", text(Some(token.id))),
@@ -63,7 +64,7 @@ impl Whole<'_> {
             ("created", at(token.created_at)),
             ("not before", at(token.not_before)),
             ("expires", at(token.expires_at).or_else(|| text(Some("never")))),
-            ("last used", at(token.last_used_at).or_else(|| text(Some("never")))),
+            ("last used", Some(token.last_use(moment))),
             ("revoked", at(token.revoked_at)),
             ("reason", text(token.revoked_reason)),
             ("replaced by", text(token.replaced_by)),

@@ -27,8 +27,8 @@ struct Counts {
     active: usize,
     /// Distinct users of active tokens.
     users: usize,
-    /// Active and never used.
-    never_used: usize,
+    /// Active and never used; none if nothing is known of uses.
+    never_used: Option<usize>,
     /// Active and at an end within 30 days.
     expiring_within_30_days: usize,
     revoked: usize,
@@ -40,13 +40,13 @@ struct Counts {
 impl Counts {
     fn of(tokens: &[Facts<'_>], now: Timestamp) -> Self {
         let mut counts = Self { tokens: tokens.len(), ..Self::default() };
-        let mut users = HashSet::new();
+        let (mut users, mut unused) = (HashSet::new(), 0);
         for facts in tokens {
             match facts.status {
                 Status::Active => {
                     counts.active += 1;
                     users.insert(facts.user);
-                    counts.never_used += usize::from(facts.last_used_at.is_none());
+                    unused += usize::from(facts.last_used_at.is_none());
                     let soon = facts.expires_at.is_some_and(|end| end.duration_since(now) <= SOON);
                     counts.expiring_within_30_days += usize::from(soon);
                 }
@@ -56,6 +56,7 @@ impl Counts {
             }
         }
         counts.users = users.len();
+        counts.never_used = tokens.iter().all(|facts| facts.uses_are_known).then_some(unused);
         counts
     }
 }
@@ -68,17 +69,18 @@ impl Stats {
         if self.common.json {
             return print::json(&counts);
         }
+        let never_used = counts.never_used.map_or_else(|| "unknown".to_owned(), |count| count.to_string());
         let rows = [
-            ("active tokens", counts.active),
-            ("  of distinct users", counts.users),
-            ("  never used", counts.never_used),
-            ("  expiring within 30 days", counts.expiring_within_30_days),
-            ("revoked tokens", counts.revoked),
-            ("expired tokens", counts.expired),
-            ("otherwise inactive", counts.otherwise_inactive),
-            ("all tokens", counts.tokens),
+            ("active tokens", counts.active.to_string()),
+            ("  of distinct users", counts.users.to_string()),
+            ("  never used", never_used),
+            ("  expiring within 30 days", counts.expiring_within_30_days.to_string()),
+            ("revoked tokens", counts.revoked.to_string()),
+            ("expired tokens", counts.expired.to_string()),
+            ("otherwise inactive", counts.otherwise_inactive.to_string()),
+            ("all tokens", counts.tokens.to_string()),
         ];
-        let rows = rows.map(|(what, count)| vec![Cell::head(what), count.to_string().into()]);
+        let rows = rows.map(|(what, count)| vec![Cell::head(what), count.into()]);
         print::answer(print::table(&rows))
     }
 }

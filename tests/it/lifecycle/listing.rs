@@ -117,7 +117,24 @@ fn stats_count_tokens_by_how_they_stand() {
     // what is no file of last uses is remarked on and costs nothing
     folder.write("tokens.toml.last-used.json", "{");
     let said = say(&folder, "token stats --json", &[]);
-    assert!(said.json()["never_used"] == 3 && said.err.contains("warning: the last uses"), "{said:?}");
+    assert!(said.json()["never_used"].is_null() && said.err.contains("warning: the last uses"), "{said:?}");
+}
+
+#[test]
+fn without_a_file_of_last_uses_nobody_says_never() {
+    let folder = Folder::new();
+    folder.write(
+        "tokens.toml",
+        &record("a", "alice", "expires_at = 2099-01-01T00:00:00Z\ncreated_at = 2026-01-01T00:00:00Z"),
+    );
+    let said = |line: &str| say(&folder, line, &[]).went_well().to_owned();
+    let texts = || ["token list", "token show a", "token stats"].map(said);
+    assert!(texts().iter().all(|text| text.contains("unknown") && !text.contains("never  ")), "{:?}", texts());
+    assert_eq!(say(&folder, "token stats --json", &[]).json()["never_used"], Value::Null);
+    assert_eq!(listed(&folder)[0]["last_used_at"], Value::Null);
+    folder.write("tokens.toml.last-used.json", "{}");
+    assert!(texts().iter().all(|text| text.contains("never") && !text.contains("unknown")), "{:?}", texts());
+    assert_eq!(say(&folder, "token stats --json", &[]).json()["never_used"], 1);
 }
 
 #[test]
