@@ -26,6 +26,7 @@ use clap::{Args, Parser, Subcommand};
 pub use self::serve::AFTER_DRAIN;
 use crate::config::Overrides;
 use crate::document::Problems;
+use crate::token::Prefix;
 
 /// An authentication sidecar that puts a lock on any MCP server.
 #[derive(Debug, Parser)]
@@ -100,6 +101,28 @@ impl From<Settings> for Overrides {
 }
 
 impl Cli {
+    /// Reads the command line, or tells what is wrong with it: not the secret of a token that stands there.
+    ///
+    /// # Errors
+    /// The exit code; 0 if help was asked for.
+    pub fn read() -> Result<Self, ExitCode> {
+        Self::try_parse().map_err(|error| {
+            let said = error.render().to_string();
+            match Prefix::default().mask(said.as_str().into()) {
+                masked if masked != said => {
+                    print::remark(masked);
+                    print::error(
+                        "a token on a command line is seen by everybody on the machine and may now be in the history \
+                         of your shell, so revoke it; commands read tokens from standard input",
+                    );
+                }
+                // nobody has to be there to read it
+                _ => drop(error.print()),
+            }
+            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+        })
+    }
+
     /// Runs the command.
     pub fn run(self) -> ExitCode {
         let done = match self.command {

@@ -164,3 +164,17 @@ fn names_cannot_steer_a_terminal() {
         "{said:?}"
     );
 }
+
+#[test]
+fn a_token_on_the_command_line_is_not_repeated() {
+    let folder = Folder::new();
+    let token = folder.token("alice", &[]);
+    let (id, secret) = (&token[8..18], &token[19..]);
+    for line in ["token verify …", "token list --…", "token list --json=…", "…"] {
+        let said = say(&folder, line.replace('…', &token).as_str(), &[]);
+        said.refused(2, &[id, "[masked]", "revoke it"]);
+        assert!(!said.err.contains(secret), "{said:?}");
+    }
+    say(&folder, "token verify x", &[]).refused(2, &["unexpected argument 'x'"]);
+    assert!(say(&folder, "--help", &[]).went_well().contains("Usage:"));
+}
