@@ -7,11 +7,13 @@ mod parts;
 mod plaintext;
 mod read;
 mod rules;
+mod uri;
 mod value;
 
 pub use digest::{BcryptHash, BuildDigestHasher, DigestError, TokenDigest, TokenHash};
 pub use lifetime::{Lifetime, LifetimeError};
 pub use list::{Role, Scope, Status, TokenId, TokenList, TokenRecord, User};
 pub use plaintext::{Checksum, Minted, Prefix, Token};
-pub use rules::{Name, NameRules, Pattern, Uri};
+pub use rules::{Name, NameRules, Pattern};
+pub use uri::Uri;
 pub use value::{PREFIX_LENGTH, plain_text, role_name, token_prefix, user_id};
