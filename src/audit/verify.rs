@@ -61,7 +61,7 @@ impl Verification {
     /// Begins. A link that was noted elsewhere has to be found on the way.
     pub fn new(noted: Option<Head>) -> Self {
         // before the first record there is nothing to be found
-        Self { noted: noted.filter(|noted| noted.seq > 0), ..Self::default() }
+        Self { noted: noted.filter(|noted| *noted != Head::START), ..Self::default() }
     }
 
     /// The noted link, if it was not found.

@@ -230,7 +230,13 @@ impl House {
             drain.advance(Phase::Draining);
             audit.begin_draining();
             tracing::info!("draining: no new connections, running requests may finish");
-            let finished = server.drain(signals.stop()).await;
+            // streams that nobody could end any more do not go on meanwhile
+            let hurry = async {
+                if !failed {
+                    signals.stop().await;
+                }
+            };
+            let finished = server.drain(hurry).await;
             let all_gone = async {
                 server.gone().await;
                 if let Some(last_words) = last_words {

@@ -90,14 +90,15 @@ impl Streams {
     /// been open for a while is told of in the audit log. To be called at equal intervals.
     pub fn tick(&self, now: Timestamp) {
         let ticks = self.ticks.fetch_add(1, Ordering::Relaxed);
-        let objection = |handle: &Handle| handle.grant.load().objection(now);
+        let is_over = |handle: &Handle| handle.grant.load().ends_at().is_some_and(|end| end <= now);
         let is_long = |handle: &Handle| ticks.saturating_sub(handle.since) >= LONG && !handle.is_announced();
-        let of_interest = |handle: &&Arc<Handle>| is_long(handle) || objection(handle).is_some();
+        let of_interest = |handle: &&Arc<Handle>| is_over(handle) || is_long(handle);
         let found: Vec<_> = self.lock().values().filter(of_interest).cloned().collect();
         for handle in found {
-            match objection(&handle) {
-                Some(reason) => handle.cut_for(reason),
-                None => handle.announce(),
+            if is_over(&handle) {
+                handle.cut_for(handle.grant.load().objection(now).unwrap_or(Reason::Expired));
+            } else {
+                handle.announce();
             }
         }
     }

@@ -189,9 +189,10 @@ fn replace(file: &Path, bytes: &[u8], old: Option<&Metadata>) -> Result<(), Edit
             fchown(beside.as_file(), Some(old.uid()), Some(old.gid()))
                 .map_err(failed(file, "its owner cannot be kept: run this as its owner"))?;
         }
-        beside.as_file().set_permissions(old.permissions()).map_err(failed(file, cannot_write))?;
+        // first, for a mode may say that nobody writes them
         keep_attributes(file, beside.as_file())
             .map_err(failed(file, "its access control list and other attributes cannot be kept"))?;
+        beside.as_file().set_permissions(old.permissions()).map_err(failed(file, cannot_write))?;
     }
     beside.as_file().sync_all().map_err(failed(file, cannot_write))?;
     beside.persist(file).map_err(|error| failed(file, "cannot be replaced")(error.error))?;

@@ -17,6 +17,8 @@ pub struct Pattern {
     matcher: WildMatch,
     /// Other readings of it; `None` if nobody can tell.
     readings: Option<Box<[WildMatch]>>,
+    /// If it speaks of a query: what is left of it for a server that heeds none.
+    without_query: Box<[WildMatch]>,
 }
 
 impl PartialEq for Pattern {
@@ -44,8 +46,9 @@ impl Pattern {
         }
         plain_text(text)?;
         let readings = uri::readings_of_pattern(text);
-        let readings = readings.map(|texts| texts.iter().map(|text| WildMatch::new(text)).collect());
-        Ok(Self { text: text.into(), matcher: WildMatch::new(text), readings })
+        let matchers = |texts: Vec<String>| texts.iter().map(|text| WildMatch::new(text)).collect();
+        let without_query = matchers(uri::readings_without_query(text));
+        Ok(Self { text: text.into(), matcher: WildMatch::new(text), readings: readings.map(matchers), without_query })
     }
 
     /// The pattern as it was written.
@@ -67,8 +70,10 @@ impl Pattern {
         if &*self.text == "*" || *self.text == *uri.sent {
             return true;
         }
-        let all_match = |readings: &Vec<String>| readings.iter().all(|reading| self.matches_reading(reading));
-        self.matches(uri.sent) && uri.readings.as_ref().is_some_and(all_match)
+        let allows = |reading: &String| {
+            self.matches_reading(reading) || self.without_query.iter().any(|matcher| matcher.matches(reading))
+        };
+        self.matches(uri.sent) && uri.readings.as_ref().is_some_and(|readings| readings.iter().all(allows))
     }
 
     fn matches_possibly(&self, uri: &Uri<'_>) -> bool {
@@ -230,8 +235,11 @@ mod tests {
             ("db://*", "db://table?id=5", true),
             ("db://table*", "db://table?id=5", true),
             ("db://table?id=5", "db://table?id=5", true),
-            // what the server gets may be the table
-            ("db://table?id=*", "db://table?id=5", false),
+            ("db://table?id=*", "db://table?id=5", true),
+            ("db://table?id=*", "db://table", false),
+            ("db://table?id=*", "db://table?name=5", false),
+            ("db://*", "db://query?sql=SELECT%201%0AFROM%20caf%E9%20", true),
+            ("db://*", "db://query%0A", false),
             ("*.md", "file:///a.md", true),
             ("*.md", "file:///etc/passwd?.md", false),
             ("*.md", "file:///etc/passwd%23.md", false),

@@ -2,8 +2,9 @@
 
 use percent_encoding::percent_decode_str;
 
-/// The most readings that are looked at; a URI with more is unclear.
+/// The most readings that are looked at, and the most bytes in all of them; a URI with more is unclear.
 const MAX_READINGS: usize = 64;
+const MAX_BYTES: usize = 32 * 1024;
 
 /// A URI as it was sent, and as servers may read it; `None` where nobody can tell.
 #[derive(Debug)]
@@ -16,18 +17,23 @@ pub struct Uri<'u> {
 impl<'u> Uri<'u> {
     /// Works out the readings.
     pub fn new(sent: &'u str) -> Self {
-        let readings_by = |steps: &[&[Step]]| readings(sent, steps);
-        Self {
-            sent,
-            readings: readings_by(&[SPELLING, PARTS]),
-            loose_readings: readings_by(&[SPELLING, PARTS, PLACES]),
-        }
+        let strict = readings(sent, &[SPELLING, PARTS]);
+        // the others are these and more
+        let loose_readings = strict.as_ref().and_then(|_| readings(sent, &[SPELLING, PARTS, PLACES]));
+        Self { sent, readings: strict, loose_readings }
     }
 }
 
 /// What a pattern may be written like, likewise.
 pub(super) fn readings_of_pattern(text: &str) -> Option<Vec<String>> {
     readings(text, &[SPELLING, &[with_plain_origin]])
+}
+
+/// The same without its query, if it has one.
+pub(super) fn readings_without_query(pattern: &str) -> Vec<String> {
+    let Some(place) = before(pattern, '?') else { return Vec::new() };
+    let others = readings_of_pattern(&place).unwrap_or_default();
+    [place].into_iter().chain(others).collect()
 }
 
 /// What some servers do to a URI before they use it; `None` if it changes nothing.
@@ -46,15 +52,16 @@ const PLACES: &[Step] = &[with_plain_origin, with_bare_host, without_host, with_
 /// Nothing at all if one of these texts is unclear.
 fn readings(uri: &str, steps: &[&[Step]]) -> Option<Vec<String>> {
     let mut found: Vec<String> = Vec::new();
-    let mut seen = 0;
+    let (mut seen, mut bytes) = (0, 0);
     loop {
         let text = if seen == 0 { uri } else { found.get(seen - 1)? };
-        if is_unclear(text) || found.len() > MAX_READINGS {
+        if is_unclear(text) || found.len() > MAX_READINGS || bytes > MAX_BYTES {
             return None;
         }
         let made: Vec<String> = steps.iter().copied().flatten().filter_map(|step| step(text)).collect();
         for reading in made {
             if reading != uri && !found.contains(&reading) {
+                bytes += reading.len();
                 found.push(reading);
             }
         }
@@ -65,11 +72,12 @@ fn readings(uri: &str, steps: &[&[Step]]) -> Option<Vec<String>> {
     }
 }
 
-/// Whether a text leads nobody knows where: `..` does after a link or at the root, parsers drop line breaks and
-/// spaces around, and what is no UTF-8 becomes anything.
+/// Whether a text leads nobody knows where: `..` does after a link or at the root, and parsers drop line breaks and
+/// spaces around a place, and make anything of what is no UTF-8. In a query these are what was asked.
 fn is_unclear(text: &str) -> bool {
-    text.trim() != text
-        || text.contains(|letter: char| letter.is_control() || letter == char::REPLACEMENT_CHARACTER)
+    let (place, _) = text.split_at(text.find(['?', '#']).unwrap_or(text.len()));
+    place.trim() != place
+        || place.contains(|letter: char| letter.is_control() || letter == char::REPLACEMENT_CHARACTER)
         || text.split(['/', '\\', ':', ';']).any(|segment| matches!(segment.trim(), "." | ".."))
 }
 
@@ -168,10 +176,19 @@ mod tests {
 
     #[test]
     fn what_has_too_many_readings_is_unclear() {
-        for part in ["%25", "%2f", "/", "//a", "?#", "\\", "..", "A@:1"] {
+        let long = format!("file:///%{}41", "25".repeat(3000));
+        let deep = format!("file:///%{}41", "25".repeat(100));
+        for uri in [long, deep] {
+            assert!(Uri::new(&uri).loose_readings.is_none(), "{uri}");
+        }
+    }
+
+    #[test]
+    fn readings_are_bounded_whatever_is_sent() {
+        for part in ["%25", "%2f", "/", "//a", "?#", "\\", "..", "A@:1", "%20?"] {
             let uri = format!("HTTPS://Host/{}", part.repeat(8000 / part.len()));
-            let uri = Uri::new(&uri);
-            assert!(uri.loose_readings.is_none_or(|readings| readings.len() < 2 * MAX_READINGS), "{part}");
+            let readings = Uri::new(&uri).loose_readings.unwrap_or_default();
+            assert!(readings.iter().map(String::len).sum::<usize>() <= 2 * MAX_BYTES + 8192, "{part}");
         }
     }
 

@@ -241,8 +241,8 @@ fn parse(bytes: &Bytes, method: &Method, most: usize) -> Result<Arrived, &'stati
     // a server that sends what it announced, to HEAD for instance, sends it to whoever is next
     let sends_more = framing.is_over() && has_body;
     let switches = status == StatusCode::SWITCHING_PROTOCOLS;
-    let persists = version == Version::HTTP_11
-        && !(closes || both || sends_more || switches || framing == Framing::UntilClose);
+    let persists =
+        version == Version::HTTP_11 && !(closes || both || sends_more || switches || framing == Framing::UntilClose);
     let mut response = Response::new(());
     *response.status_mut() = status;
     *response.version_mut() = version;
