@@ -1,7 +1,7 @@
 //! The token list as the commands see it: read whole, judged as the server would, changed under a lock.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
@@ -61,7 +61,9 @@ impl Common {
     fn find(&self) -> Result<(Store, Option<PathBuf>), Exit> {
         let overrides = Overrides { tokens: self.tokens.clone(), config: self.config.clone(), ..Overrides::default() };
         let TokenSettings { file, deny_list, last_used, policy } = TokenSettings::load(&overrides)?;
-        let uses = last_used.as_deref().map_or(Ok(None), last_used::read).unwrap_or_else(|error| {
+        // a server that has let nobody in has written none
+        let read = |path: &Path| last_used::read(path).map(Option::unwrap_or_default);
+        let uses = last_used.as_deref().map(read).transpose().unwrap_or_else(|error| {
             print::remark(format_args!("warning: the last uses of tokens cannot be read: {error}"));
             None
         });
