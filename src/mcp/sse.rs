@@ -74,7 +74,7 @@ impl Events {
 pub fn data(event: &[u8]) -> Option<Cow<'_, str>> {
     let mut data = None::<Cow<'_, str>>;
     for (line, _) in lines(event) {
-        let Some(value) = data_in(line) else { continue };
+        let Some(value) = field(line, b"data") else { continue };
         let value = str::from_utf8(value).ok()?;
         match &mut data {
             None => data = Some(Cow::Borrowed(value)),
@@ -88,12 +88,17 @@ pub fn data(event: &[u8]) -> Option<Cow<'_, str>> {
     data
 }
 
+/// The name of an event, if it has one; of several, the last.
+pub fn name(event: &[u8]) -> Option<&[u8]> {
+    lines(event).filter_map(|(line, _)| field(line, b"event")).last()
+}
+
 /// The same event with other data.
 pub fn with_data(event: &[u8], data: &str) -> Bytes {
     let mut out = BytesMut::with_capacity(event.len());
     let mut written = false;
     for (line, end) in lines(event) {
-        if data_in(line).is_none() {
+        if field(line, b"data").is_none() {
             out.extend_from_slice(line);
             out.extend_from_slice(end);
         } else if !written {
@@ -127,9 +132,9 @@ fn lines(event: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     std::iter::once((mark, &b""[..])).chain(lines)
 }
 
-/// The value of a line if it is one of data.
-fn data_in(line: &[u8]) -> Option<&[u8]> {
-    let rest = line.strip_prefix(b"data")?;
+/// The value of a line if it is of this field.
+fn field<'l>(line: &'l [u8], name: &[u8]) -> Option<&'l [u8]> {
+    let rest = line.strip_prefix(name)?;
     match rest.split_first() {
         None => Some(rest),
         Some((b':', value)) => Some(value.strip_prefix(b" ").unwrap_or(value)),

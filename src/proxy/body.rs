@@ -13,13 +13,15 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::endpoint::Endpoint;
 use super::in_flight::Turn;
 use super::pace::Pace;
 use super::screen::{Broken, Screened};
+use super::sessions::Named;
 use super::streams::{Leash, Streams, Watched};
 use super::tap::Tap;
 use crate::access::Permit;
-use crate::audit::{McpFacts, OpenRecord, RequestId};
+use crate::audit::{AuditRecord, McpFacts, OpenRecord, RequestId, session_digest};
 use crate::deadline::Deadline;
 use crate::verdict::Ended;
 
@@ -246,6 +248,8 @@ struct Relay {
     /// Counts until the end.
     _turn: Turn,
     streams: Arc<Streams>,
+    /// Until it is known which session the stream has.
+    endpoint: Option<Box<Endpoint>>,
     /// From the first look that did not bring the end on.
     watched: Option<Watched>,
     /// What broke it off, until what came before has been sent.
@@ -294,6 +298,7 @@ impl Outgoing {
             deadline: Deadline::default(),
             _turn: turn,
             streams,
+            endpoint: None,
             watched: None,
             broken: None,
         };
@@ -305,6 +310,14 @@ impl Outgoing {
 }
 
 impl Outgoing {
+    /// Has the beginning of the answer read on its way.
+    pub(super) fn read_by(mut self, endpoint: Option<Box<Endpoint>>) -> Self {
+        if let Kind::Relay(relay) = &mut self.0 {
+            relay.endpoint = endpoint;
+        }
+        self
+    }
+
     /// Whether all of the request that this answers has been taken in.
     pub fn has_taken_request(&self) -> bool {
         match &self.0 {
@@ -354,6 +367,24 @@ impl Relay {
 }
 
 impl Relay {
+    /// Reads what the stream begins with. Whose the session is, is known before the client hears of it.
+    fn look_for_session(&mut self, data: &[u8]) {
+        let Some(Poll::Ready(named)) =
+            self.endpoint.as_mut().map(|endpoint| endpoint.read(data, self.permit.grant().user()))
+        else {
+            return;
+        };
+        self.endpoint = None;
+        let session = named.as_ref().and_then(Named::first).map(session_digest);
+        let Some(session) = session else { return };
+        let note = |facts: &mut AuditRecord| facts.session = Some(session);
+        match (&self.watched, &mut self.record) {
+            (Some(watched), _) => watched.note(note),
+            (None, Some(record)) => record.note(note),
+            (None, None) => {}
+        }
+    }
+
     /// Ready once the upstream has paused for too long.
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.patience.map_or(Poll::Pending, |patience| self.deadline.poll_or_set(cx, patience))
@@ -404,6 +435,9 @@ impl Body for Outgoing {
                         relay.ended = Some(Ended::Complete);
                     } else if relay.watched.is_none() && relay.is_cut(cx) {
                         return Poll::Ready(Some(Err(BrokenOff::Cut)));
+                    }
+                    if relay.endpoint.is_some() {
+                        relay.look_for_session(&data);
                     }
                     relay.bytes += data.len() as u64;
                     if let Some(watched) = &relay.watched {

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use super::answer::{self, Answer};
 use super::body::{InboundBounds, Outgoing};
 use super::discovery::discovery;
+use super::endpoint::Endpoint;
 use super::forwarded::{Provenance, TrustedProxies};
 use super::hints::Hints;
 use super::in_flight::{InFlight, Turn};
@@ -197,7 +198,9 @@ impl Gate {
                 record.note(|facts| facts.reason = Reason::Ok);
                 let hop = Hop { client_ip: ip, secure, host, request_id, trace };
                 match self.forward(request, &permit, named, &hop, &mut record).await {
-                    Ok(reply) => self.follow(reply, permit, turn, record),
+                    Ok((reply, endpoint)) => {
+                        self.follow(reply, permit, turn, record).map(|body| body.read_by(endpoint))
+                    }
                     Err(Some(answer)) => close(answer, record),
                     // the client has left: nobody reads an answer, and the record says so by not having one
                     Err(None) => answer::unread(StatusCode::BAD_REQUEST).0.map(Outgoing::own),
@@ -325,7 +328,8 @@ impl Gate {
         mut named: Named,
         hop: &Hop,
         record: &mut OpenRecord,
-    ) -> Result<Reply<Screened>, Option<Answer>> {
+    ) -> Result<(Reply<Screened>, Option<Box<Endpoint>>), Option<Answer>> {
+        let may_be_told_session = request.method() == Method::GET && named.first().is_none();
         let cleared = self.reading.clear(request, permit, record).await?;
         let (forward, screen) = self.rules.request(cleared, permit, hop)?;
         let meter = Arc::clone(forward.meter());
@@ -351,7 +355,8 @@ impl Gate {
         if reply.response.status().is_success() {
             self.sessions.claim(&named, permit.grant().user());
         }
-        Ok(reply)
+        let endpoint = if may_be_told_session { Endpoint::of(&reply.response, &self.sessions) } else { None };
+        Ok((reply, endpoint))
     }
 
     /// Hands the upstream's answer on, together with the record that its end closes.

@@ -3,6 +3,7 @@
 mod answer;
 mod body;
 mod discovery;
+mod endpoint;
 mod forwarded;
 mod gate;
 mod hints;

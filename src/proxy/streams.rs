@@ -16,7 +16,7 @@ use jiff::Timestamp;
 
 use super::body::Meter;
 use crate::access::{Denial, Directory, Finding, Grant, Permit};
-use crate::audit::{OpenRecord, RequestId};
+use crate::audit::{AuditRecord, OpenRecord, RequestId};
 use crate::metrics::Histogram;
 use crate::token::TokenDigest;
 use crate::verdict::{Ended, Reason};
@@ -281,6 +281,13 @@ impl Watched {
     /// So many bytes have been handed over by now.
     pub(super) fn passed(&self, bytes_out: u64) {
         self.leash.0.bytes_out.store(bytes_out, Ordering::Relaxed);
+    }
+
+    /// Writes down facts that have become known.
+    pub(super) fn note(&self, facts: impl FnOnce(&mut AuditRecord)) {
+        if let Some(record) = &mut *locked(&self.leash.0.record) {
+            record.note(facts);
+        }
     }
 
     /// The id of the request that is answered.

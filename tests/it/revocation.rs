@@ -326,6 +326,31 @@ fn a_session_belongs_to_its_user_whatever_token_she_uses() {
     assert!(!fs::read_to_string(folder.path("audit.jsonl")).unwrap().contains("legacy"));
 }
 
+/// The older transport tells of its session in the first event of a stream and in no header.
+#[test]
+fn a_session_belongs_to_the_user_whose_stream_names_it() {
+    let origin = Origin::answering(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 61\r\n\r\n\
+         event: endpoint\r\ndata: /messages?sessionId=made-for-alice\r\n\r\n",
+    );
+    let folder = Folder::new();
+    let [alices, bobs] = ["alice", "bob"].map(|user| folder.token(user, &[]));
+    let proxy = folder.serve(&origin.url(), "");
+    let ask = |method: &str, target: &str, token: &str| {
+        let host = &proxy.address;
+        proxy.ask(&format!(
+            "{method} {target} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\nContent-Length: 0\r\n\r\n"
+        ))
+    };
+    assert_eq!(ask("GET", "/sse", &alices).status, 200);
+    assert_eq!(ask("POST", "/messages?sessionId=made-for-alice", &bobs).status, 404);
+    assert_eq!(ask("POST", "/messages?session_id=made-for-alice", &alices).status, 200);
+    assert_eq!(origin.received().len(), 2);
+    let audit = proxy.audit(3);
+    assert_eq!(audit[1]["reason"], "session_mismatch");
+    assert!(audit.iter().all(|record| record["mcp_session"] == audit[1]["mcp_session"]), "{audit:?}");
+}
+
 #[test]
 fn a_session_that_the_upstream_does_not_accept_is_not_its_users() {
     let (origin, folder) = (Stage::new(), Folder::new());

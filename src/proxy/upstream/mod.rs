@@ -200,7 +200,8 @@ impl Upstream {
     }
 }
 
-fn is_event_stream(answer: &Response<()>) -> bool {
+/// Whether an answer is a stream of server-sent events.
+pub(super) fn is_event_stream<B>(answer: &Response<B>) -> bool {
     let content_type = answer.headers().get(CONTENT_TYPE);
     content_type.is_some_and(|value| value.as_bytes().to_ascii_lowercase().starts_with(b"text/event-stream"))
 }
