@@ -345,6 +345,11 @@ impl OpenRecord {
         self.request_id
     }
 
+    /// When the request came.
+    pub fn at(&self) -> Timestamp {
+        self.record.as_ref().map_or_else(Timestamp::now, |record| record.at)
+    }
+
     /// The trace that the request belongs to, if there is a request.
     pub fn trace(&self) -> Option<TraceContext> {
         self.record.as_ref().and_then(|record| record.trace)
@@ -357,9 +362,9 @@ impl OpenRecord {
         }
     }
 
-    /// The head of the answer is there.
-    pub fn answered(&mut self) {
-        self.answered_after(self.started.elapsed());
+    /// The head of the answer came at that moment.
+    pub fn answered(&mut self, at: Instant) {
+        self.answered_after(at.saturating_duration_since(self.started));
     }
 
     fn answered_after(&mut self, duration: Duration) {
@@ -394,6 +399,9 @@ impl OpenRecord {
 /// Whoever drops an open record did not see the exchange end.
 impl Drop for OpenRecord {
     fn drop(&mut self) {
+        if self.record.is_none() {
+            return;
+        }
         let mut ended = if self.log.is_draining() { Ended::Drained } else { Ended::ClientGone };
         if thread::panicking() {
             self.note(|facts| facts.reason = Reason::InternalError);

@@ -278,7 +278,7 @@ impl Gate {
     async fn admit(&self, headers: &HeaderMap, peer: Peer, record: &mut OpenRecord) -> Result<Permit, Answer> {
         let directory = self.directory.load();
         record.note(|facts| facts.source_revision = Some(Arc::clone(directory.revision())));
-        let now = Timestamp::now();
+        let now = record.at();
         let verdict = match Credential::from_headers(headers) {
             Err(denial) => Err(denial),
             Ok(credential) => match directory.question(&credential) {
@@ -361,9 +361,9 @@ impl Gate {
 
     /// Hands the upstream's answer on, together with the record that its end closes.
     fn follow(&self, reply: Reply<Screened>, permit: Permit, turn: Turn, mut record: OpenRecord) -> Response<Outgoing> {
-        let Reply { response, patience, request } = reply;
+        let Reply { response, arrived, patience, request } = reply;
         record.note(|facts| facts.status = Some(response.status()));
-        record.answered();
+        record.answered(arrived.into());
         let streams = Arc::clone(&self.streams);
         response.map(|body| Outgoing::relay(body, patience, request, record, permit, turn, streams))
     }
@@ -372,13 +372,13 @@ impl Gate {
 /// The answer as it may be passed on: without what belongs to the upstream alone, and behind a screen if
 /// its caller may not see all of it.
 async fn look_through(reply: Reply<Arriving>, screen: Option<Box<Screen>>) -> Result<Reply<Screened>, Failure> {
-    let Reply { response, patience, request } = reply;
+    let Reply { response, arrived, patience, request } = reply;
     let response = rewrite::response(response)?;
     let response = match screen {
         Some(screen) => Box::pin(screen.place(response)).await?,
         None => response.map(Screened::plain),
     };
-    Ok(Reply { response, patience, request })
+    Ok(Reply { response, arrived, patience, request })
 }
 
 /// Whether there are more than so many fields: over HTTP/2 the library counts bytes alone. Cookies, which may come in

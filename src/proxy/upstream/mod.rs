@@ -108,6 +108,8 @@ pub(super) enum Failure {
 #[derive(Debug)]
 pub(super) struct Reply<B> {
     pub(super) response: Response<B>,
+    /// When its head was there.
+    pub(super) arrived: Instant,
     /// How long it may pause, if there is a limit.
     pub(super) patience: Option<Duration>,
     pub(super) request: Arc<Meter>,
@@ -148,7 +150,7 @@ impl Upstream {
     pub(super) async fn send(&self, forward: Forward) -> Result<Reply<Arriving>, Failure> {
         let since = Instant::now();
         let reply = self.deliver(forward, since).await?;
-        self.counts.answered.observe(since.elapsed());
+        self.counts.answered.observe(reply.arrived - since);
         Ok(reply)
     }
 
@@ -196,7 +198,7 @@ impl Upstream {
         } else {
             Arriving::early(framing, awaited.rest(), connection, upload)
         };
-        Ok(Sent::Answered(Reply { response: response.map(|()| body), patience, request }))
+        Ok(Sent::Answered(Reply { response: response.map(|()| body), arrived: Instant::now(), patience, request }))
     }
 }
 
@@ -219,8 +221,11 @@ async fn answered<B: Body<Data = Bytes> + Unpin>(
     connection.in_time().1.set_at(until);
     poll_fn(|cx| {
         // requests that came in together are all read before one is sent on: so the upstream is woken once for
-        // all of them, which costs more than asking again
+        // all of them, which costs more than asking again. What is asked for of the body is there by then
         if std::mem::take(&mut is_first) {
+            if let Poll::Ready(Err(_)) = upload.gather(cx) {
+                return Poll::Ready(Err(Failure::BodyBroken));
+            }
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }

@@ -103,7 +103,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
     }
 
     /// Takes in what has come of the body, up to what one write is good for. Nothing goes past a large part or its end.
-    fn gather(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stopped>> {
+    pub(super) fn gather(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stopped>> {
         while !self.taken && self.large.is_empty() && self.behind.is_empty() && self.small.len() < ENOUGH {
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => {
