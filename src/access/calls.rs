@@ -284,7 +284,7 @@ impl<'g> Calls<'g> {
         granting.max_by_key(|(needs, length, _)| (*needs, *length)).map(|(_, _, rule)| rule)
     }
 
-    /// A scope that the token does not have and that grants a name in one of its readings.
+    /// A scope that the token does not have and that may be meant for a name.
     fn scope_that_mentions(&self, kind: Kind, name: &Name<'_>) -> Option<Rule<'g>> {
         let is_held = |scope: &Scope| self.rights.held.iter().any(|(held, _)| held == scope);
         let mut others = self.rights.policy.scopes.iter().filter(|(scope, _)| !is_held(scope));
@@ -326,7 +326,7 @@ mod tests {
     use super::*;
 
     fn rules(allow: Option<&[&str]>, deny: &[&str]) -> NameRules {
-        let patterns = |texts: &[&str]| texts.iter().map(|text| Pattern::parse(text).unwrap()).collect();
+        let patterns = |texts: &[&str]| texts.iter().map(|text| Pattern::parse_uri(text).unwrap()).collect();
         NameRules { allow: allow.map(patterns), deny: patterns(deny) }
     }
 

@@ -106,6 +106,13 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_keeps_of_patterns_what_they_are_and_no_more() {
+        let odd = [(); MAX_PATTERNS].map(|()| format!("A:\\%2525252541//z{}?", "x".repeat(200))).join(",");
+        let kept = format!("{:?}", narrowing(&[("x-mcp-exclude-tools", &odd), ("x-mcp-tools", &odd)]).unwrap());
+        assert!(kept.contains("canonical: None") && !kept.contains("canonical: Some"), "{kept}");
+    }
+
+    #[test]
     fn what_cannot_be_read_is_not_ignored() {
         assert_eq!(narrowing(&[("x-mcp-tools", &"a".repeat(300))]), Err("X-MCP-Tools"));
         assert_eq!(narrowing(&[("x-mcp-exclude-tools", &"a,".repeat(101))]), Err("X-MCP-Exclude-Tools"));

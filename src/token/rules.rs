@@ -10,15 +10,13 @@ use crate::document::Table;
 /// The longest pattern in bytes.
 const MAX_PATTERN: usize = 256;
 
-/// A pattern, and what it may be written like in URIs.
+/// A pattern of names, or of URIs in all their spellings.
 #[derive(Clone, Debug)]
 pub struct Pattern {
     text: Box<str>,
     matcher: WildMatch,
-    /// Other readings of it; `None` if nobody can tell.
-    readings: Option<Box<[WildMatch]>>,
-    /// If it speaks of a query: what is left of it for a server that heeds none.
-    without_query: Box<[WildMatch]>,
+    /// The canonical form of a pattern of URIs, if it is another text.
+    canonical: Option<Box<Pattern>>,
 }
 
 impl PartialEq for Pattern {
@@ -36,7 +34,7 @@ impl Serialize for Pattern {
 }
 
 impl Pattern {
-    /// Reads a pattern.
+    /// Reads a pattern of names.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -45,10 +43,21 @@ impl Pattern {
             return Err(format!("{text:?} is no pattern: write 1 to {MAX_PATTERN} bytes, such as get_* or *"));
         }
         plain_text(text)?;
-        let readings = uri::readings_of_pattern(text);
-        let matchers = |texts: Vec<String>| texts.iter().map(|text| WildMatch::new(text)).collect();
-        let without_query = matchers(uri::readings_without_query(text));
-        Ok(Self { text: text.into(), matcher: WildMatch::new(text), readings: readings.map(matchers), without_query })
+        Ok(Self::of(text))
+    }
+
+    /// Reads a pattern of URIs.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse_uri(text: &str) -> Result<Self, String> {
+        let pattern = Self::parse(text)?;
+        let canonical = uri::canonical_pattern(text);
+        Ok(Self { canonical: (canonical != text).then(|| Self::of(&canonical).into()), ..pattern })
+    }
+
+    fn of(text: &str) -> Self {
+        Self { text: text.into(), matcher: WildMatch::new(text), canonical: None }
     }
 
     /// The pattern as it was written.
@@ -61,34 +70,54 @@ impl Pattern {
         self.matcher.matches(name)
     }
 
-    fn matches_reading(&self, reading: &str) -> bool {
-        self.matches(reading) || self.readings.iter().flatten().any(|matcher| matcher.matches(reading))
-    }
-
     fn matches_surely(&self, uri: &Uri<'_>) -> bool {
-        // who writes everything, or just this URI, need not know how it is read
+        // who writes everything, or just this URI, need not know where it leads
         if &*self.text == "*" || *self.text == *uri.sent {
             return true;
         }
-        let allows = |reading: &String| {
-            self.matches_reading(reading) || self.without_query.iter().any(|matcher| matcher.matches(reading))
-        };
-        self.matches(uri.sent) && uri.readings.as_ref().is_some_and(|readings| readings.iter().all(allows))
+        let allows = |text: &String| self.spellings().any(|spelling| spelling.has_all_of(text));
+        self.has_all_of(uri.sent) && uri.forms().is_some_and(|[canonical, _]| allows(canonical))
     }
 
     fn matches_possibly(&self, uri: &Uri<'_>) -> bool {
-        let (Some(_), Some(readings)) = (&self.readings, &uri.loose_readings) else { return true };
-        self.matches_reading(uri.sent) || readings.iter().any(|reading| self.matches_reading(reading))
+        let Some(forms) = uri.forms() else { return true };
+        let mut texts = [uri.sent].into_iter().chain(forms.iter().map(|form| &**form).filter(|form| *form != uri.sent));
+        texts.any(|text| self.spellings().any(|spelling| spelling.has_any_of(text)))
+    }
+
+    fn spellings(&self) -> impl Iterator<Item = &Self> {
+        [self].into_iter().chain(self.canonical.as_deref())
+    }
+
+    /// Whether a URI is of this pattern however much of it a server heeds.
+    fn has_all_of(&self, uri: &str) -> bool {
+        let Some(mark) = uri::query_mark(&self.text) else {
+            return readings(uri).all(|reading| self.matches(reading));
+        };
+        let (place, rest) = uri::place_and_rest(uri);
+        let (of_place, of_query) = (WildMatch::new(&self.text[..mark]), WildMatch::new(&self.text[mark + 1..]));
+        let is_of_query = |query| readings(query).all(|reading| of_query.matches(reading));
+        of_place.matches(place) && rest.strip_prefix('?').is_some_and(is_of_query)
+    }
+
+    /// Whether what some server takes from a URI is of this pattern.
+    fn has_any_of(&self, uri: &str) -> bool {
+        let mut texts = readings(uri).flat_map(|reading| [Some(reading), reading.strip_suffix('/')]);
+        texts.any(|text| text.is_some_and(|text| self.matches(text)))
     }
 }
 
-/// What is matched against patterns. A rule that allows must hold for every reading of a name, one that
-/// denies for any.
+/// A URI, and what is left of it for a server that heeds no fragment or no query.
+fn readings(uri: &str) -> impl Iterator<Item = &str> {
+    [Some(uri.len()), uri.find('#'), uri.find('?')].into_iter().flatten().map(|end| &uri[..end])
+}
+
+/// What is matched against patterns. A rule that allows must hold for a URI in every form, one that denies in any.
 #[derive(Debug)]
 pub enum Name<'n> {
-    /// It has one reading.
+    /// It has one form.
     Plain(&'n str),
-    /// It may have many.
+    /// It has several, or is unclear.
     Uri(Uri<'n>),
 }
 
@@ -118,13 +147,16 @@ pub struct NameRules {
 }
 
 impl NameRules {
-    /// Reads the rules that a key has: a list of patterns that are allowed, or a table of `allow` and `deny`.
+    /// Reads the rules that a key has: a list of patterns that are allowed, or a table of `allow` and `deny`. Those of
+    /// `resources` are about URIs.
     pub fn read(table: &Table<'_>, key: &'static str) -> Option<Self> {
+        let parse: Parse = if key == "resources" { Pattern::parse_uri } else { Pattern::parse };
         if !table.has_table(key) {
-            return patterns(table, key).map(|allow| Self { allow: Some(allow), deny: Box::default() });
+            return patterns(table, key, parse).map(|allow| Self { allow: Some(allow), deny: Box::default() });
         }
         let inner = table.table(key)?;
-        let rules = Self { allow: patterns(&inner, "allow"), deny: patterns(&inner, "deny").unwrap_or_default() };
+        let deny = patterns(&inner, "deny", parse).unwrap_or_default();
+        let rules = Self { allow: patterns(&inner, "allow", parse), deny };
         inner.done();
         Some(rules)
     }
@@ -145,9 +177,11 @@ impl NameRules {
     }
 }
 
-fn patterns(table: &Table<'_>, key: &'static str) -> Option<Box<[Pattern]>> {
+type Parse = fn(&str) -> Result<Pattern, String>;
+
+fn patterns(table: &Table<'_>, key: &'static str, parse: Parse) -> Option<Box<[Pattern]>> {
     let texts = table.strings(key)?;
-    let read = |text| Pattern::parse(text).map_err(|why| table.problem(key, why)).ok();
+    let read = |text| parse(text).map_err(|why| table.problem(key, why)).ok();
     Some(texts.into_iter().filter_map(read).collect())
 }
 
@@ -185,10 +219,27 @@ mod tests {
         assert!(Pattern::parse(&"a".repeat(MAX_PATTERN + 1)).is_err());
     }
 
+    /// What servers do to a URI.
+    const STEPS: [fn(String) -> String; 6] = [
+        |uri| percent_decode_str(&uri).decode_utf8_lossy().into_owned(),
+        |uri| uri.replace('\\', "/"),
+        |uri| match uri.split_once(':') {
+            Some((scheme, rest)) => {
+                let segments: Vec<_> = rest.split('/').filter(|segment| !segment.is_empty()).collect();
+                let slash = if rest.ends_with('/') { "/" } else { "" };
+                format!("{}://{}{slash}", scheme.to_lowercase(), segments.join("/"))
+            }
+            None => uri,
+        },
+        |uri| uri.split('?').next().unwrap_or_default().to_owned(),
+        |uri| uri.split('#').next().unwrap_or_default().to_owned(),
+        |uri| uri.split(['?', '#']).next().unwrap_or_default().to_owned(),
+    ];
+
     fn is_allowed(allow: &str, deny: &[&str], uri: &str) -> bool {
         let rules = NameRules {
-            allow: Some([Pattern::parse(allow).unwrap()].into()),
-            deny: deny.iter().map(|text| Pattern::parse(text).unwrap()).collect(),
+            allow: Some([Pattern::parse_uri(allow).unwrap()].into()),
+            deny: deny.iter().map(|text| Pattern::parse_uri(text).unwrap()).collect(),
         };
         let name = Name::Uri(Uri::new(uri));
         rules.denying(&name).is_none() && rules.allowing(&name).is_some()
@@ -224,13 +275,17 @@ mod tests {
             ("file:///docs/*", "file:///doc%73/a", false),
             ("file:///My%20Docs/*", "file:///My%20Docs/a", true),
             ("file:///My%20Docs/*", "file:///My%20Docs/../a", false),
-            ("file://documents/*", "file://documents/a", true),
+            ("file://documents/*", "file://documents/a", false),
+            ("file://documents/a", "file://documents/a", true),
+            ("file://*", "file:///documents/a", true),
             ("docs://public/*", "docs://public/x", true),
             ("docs://public/*", "docs://public/../private/x", false),
             ("docs://*/pub/*", "docs:///pub/x", false),
             ("docs:///*", "docs:///x", true),
             ("urn:isbn:*", "urn:isbn:0451450523", true),
-            ("https://u@Host:8443/*", "https://u@Host:8443/a%20b", true),
+            ("https://Host:8443/*", "https://Host:8443/a%20b", true),
+            ("https://u@Host:8443/*", "https://u@Host:8443/a", false),
+            ("https://host*", "https://host?a=b@c", true),
             ("ui://app/*", "ui://app/get?url=https%3A%2F%2Fexample.com%2Fa%3Fb", true),
             ("db://*", "db://table?id=5", true),
             ("db://table*", "db://table?id=5", true),
@@ -244,6 +299,30 @@ mod tests {
             ("*.md", "file:///etc/passwd?.md", false),
             ("*.md", "file:///etc/passwd%23.md", false),
             ("*.md", "file:///a.md%3f/etc/passwd?.md", false),
+            ("file:///docs/*?.md", "file:///docs/a.md", true),
+            ("file:///docs/*?.md", "file:///docs/secret.key?x.md", false),
+            ("file:///docs/*?.md", "file:///docs/secret.key%23x.md", false),
+            ("file:///docs/*?.md", "file:///docs/secret.key#.md", false),
+            ("file:///docs/*.md", "file:///docs/secret.key?x#.md", false),
+            ("file:///docs/*.md", "file:///docs/a.md?x#.md", false),
+            ("file:///*/????.log", "file:///etc/abcd.log", true),
+            ("file:///*/????.log", "file:///etc/shadow/?/abcd.log", false),
+            ("file:///srv/app/log?", "file:///srv/app/log1", true),
+            ("file:///srv/app/log?", "file:///srv/app/log#", false),
+            ("file:///srv/app/log?", "file:///srv/app/log?", true),
+            ("https://host/*?view=public", "https://host/a?view=public", true),
+            ("https://host/*?view=public", "https://host/a?view=%70ublic", false),
+            ("https://host/*?view=public", "https://host/a?view=public#top", false),
+            ("https://host/*?view=public", "https://host/admin#?view=public", false),
+            ("https://host/*?view=public", "https://host/admin?x#?view=public", false),
+            ("https://host/*?view=public", "https://host/admin?x?view=public", false),
+            ("https://host/*?view=public", "https://host/admin%3fview=public", false),
+            ("https://host/*?view=pub*", "https://host/admin?view=x#?view=public", false),
+            ("https://host/*?view=pub*", "https://host/a?view=public#top", true),
+            ("ui://app/?url=https://a/*", "ui://app/?url=https://a/b//c", true),
+            ("db://table?*", "db://table?id=5", false),
+            ("*.md", "file:///a%252emd", false),
+            ("*.md", "file:///a.md ", false),
             ("file:///a/../b", "file:///a/../b", true),
             ("*", "file:///docs/../etc/passwd", true),
         ] {
@@ -257,7 +336,8 @@ mod tests {
             ("file:///secret/*", "file:///public/x", true),
             ("file:///secret/*", "file:///public//x?a/b#c", true),
             ("file:///secret/*", "db://table?id=5", true),
-            ("file:///secret/*", "HTTPS://User@Host:443/a%20b/?q=1#f", true),
+            ("file:///secret/*", "HTTPS://Host:443/a%20b/?q=1#f", true),
+            ("file:///secret/*", "https://host/%253f", false),
             ("file:///secret/*", "file:///secret/x", false),
             ("file:///secret/*", "file:///%73ecret/x", false),
             ("file:///secret/*", "file:///%25252573ecret/x", false),
@@ -273,6 +353,7 @@ mod tests {
             ("file:///secret/*", "file://localhost/secret/x", false),
             ("file:///secret/*", "file://secret/x", false),
             ("file:///secret/*", " file:///secret/x", false),
+            ("file:///secret/*", "\u{feff}file:///secret/x", false),
             ("file:///secret/*", "file:///se%0acret/x", false),
             ("file:///secret//*", "file:///secret/x", false),
             ("file:///secret/key", "file:///secret/key?x", false),
@@ -291,11 +372,46 @@ mod tests {
             ("https://internal/*", "https:internal/x", false),
             ("https://internal/*", "https:\\\\internal\\x", false),
             ("https://internal/*", "https://user@internal:443/x", false),
+            ("https://internal/*", "https://internal%40other/x", false),
+            ("https://internal/*", "https://other%2f@internal/x", false),
+            ("https://internal/*", "https://other\\@internal/x", false),
+            ("https://internal/*", "https://internal:8443/x", false),
+            ("https://internal:8443/*", "HTTPS:internal:8443/x", false),
+            ("https://internal:8443/*", "https://internal/x", true),
+            ("https://internal:443/*", "https://internal/x", false),
             ("https://internal/*", "https://internal./x", false),
+            ("https://internal/*", "https://internal.:443/x", false),
             ("https://internal/*", "https://internal?x", false),
             ("https://internal/*", "https://external/x?from=https://internal/x", true),
+            ("db://table?id=5", "db://table?id=5", false),
+            ("db://table?id=5", "db://table?id=5 ", false),
+            ("db://table?id=5", "db://table?id=%35#x", false),
+            ("db://table?id=5", "db://table?id=55", true),
+            ("db://table", "db://table?id=5", false),
+            ("file:///secret/", "file:///secret", false),
+            ("*/secret/*", "file:///public?\\secret\\x", false),
+            ("file://*", "file:/public/x", false),
+            ("file://*", "https://host/x", true),
         ] {
             assert_eq!(is_allowed("*", &[deny], uri), expected, "{deny} {uri}");
+        }
+    }
+
+    #[test]
+    fn only_patterns_of_uris_keep_a_canonical_form() {
+        for text in ["file:///My%20Docs/*", "A:\\%2525252541//zN", "/a/../b"] {
+            assert!(Pattern::parse(text).unwrap().canonical.is_none(), "{text}");
+            assert!(Pattern::parse_uri(text).unwrap().canonical.is_some(), "{text}");
+        }
+        assert!(Pattern::parse_uri("file:///docs/*").unwrap().canonical.is_none());
+    }
+
+    #[test]
+    fn a_uri_is_not_worked_on_for_a_rule_that_its_text_decides() {
+        let uri = Uri::new("FILE:///docs/a");
+        for (pattern, works) in [("*", false), ("FILE:///docs/a", false), ("file:///docs/*", false), ("FILE:*", true)] {
+            Pattern::parse_uri(pattern).unwrap().matches_surely(&uri);
+            assert_eq!(uri.is_worked_out(), works, "{pattern}");
         }
     }
 
@@ -311,9 +427,27 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2048))]
+
         #[test]
         fn a_pattern_without_wildcards_matches_itself_alone(text in "[a-z_./-]{1,20}", other in "[a-z_./-]{1,20}") {
             prop_assert_eq!(matches(&text, &other), text == other);
+        }
+
+        /// Whatever a server does to a URI, in whatever order, it stays below what is allowed and does not get below
+        /// what is denied.
+        #[test]
+        fn no_order_of_steps_has_a_way_around_a_rule(
+            origin in "(docs|DOCS):(//|/|\\\\|%2f)(public|%70ublic|%2570ublic)",
+            rest in "(/|\\\\|%2f)?([/\\\\.a?#%;:@]|public|%2[eEfF35]|%252[ef]|%5c|%3[aAfF]){0,8}",
+            steps in proptest::collection::vec(0..STEPS.len(), 0..10),
+        ) {
+            for uri in [format!("{origin}{rest}"), format!("docs://public/{rest}")] {
+                let reached = steps.iter().fold(uri.clone(), |text, step| STEPS[*step](text));
+                let is_below = reached.starts_with("docs://public/");
+                prop_assert!(is_below || !is_allowed("docs://public/*", &[], &uri), "{} {}", uri, reached);
+                prop_assert!(!is_below || !is_allowed("*", &["docs://public/*"], &uri), "{} {}", uri, reached);
+            }
         }
 
         /// Whatever way a server takes from a URI that a rule allows to a path, it ends below what is allowed.

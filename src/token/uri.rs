@@ -1,163 +1,134 @@
-//! A URI, and what servers may take it for.
+//! A URI, and the one canonical form of all its spellings.
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
 
 use percent_encoding::percent_decode_str;
 
-/// The most readings that are looked at, and the most bytes in all of them; a URI with more is unclear.
-const MAX_READINGS: usize = 64;
-const MAX_BYTES: usize = 32 * 1024;
+/// A longer URI is unclear. Calls have none that is longer.
+const MAX_BYTES: usize = 8 * 1024;
 
-/// A URI as it was sent, and as servers may read it; `None` where nobody can tell.
+/// A URI as it was sent, and its other forms, which are made when a rule asks for them.
 #[derive(Debug)]
 pub struct Uri<'u> {
     pub(super) sent: &'u str,
-    pub(super) readings: Option<Vec<String>>,
-    pub(super) loose_readings: Option<Vec<String>>,
+    forms: OnceCell<Option<[String; 2]>>,
 }
 
 impl<'u> Uri<'u> {
-    /// Works out the readings.
+    /// Takes a URI as it was sent.
     pub fn new(sent: &'u str) -> Self {
-        let strict = readings(sent, &[SPELLING, PARTS]);
-        // the others are these and more
-        let loose_readings = strict.as_ref().and_then(|_| readings(sent, &[SPELLING, PARTS, PLACES]));
-        Self { sent, readings: strict, loose_readings }
+        Self { sent, forms: OnceCell::new() }
+    }
+
+    /// The canonical form, and the same without a port. `None` where nobody can tell where it leads: `..` leads
+    /// anywhere after a link or at the root, parsers drop line breaks and spaces around, make anything of what is no
+    /// UTF-8, find another host beside a user, and some decode twice.
+    pub(super) fn forms(&self) -> Option<&[String; 2]> {
+        self.forms.get_or_init(|| forms(self.sent)).as_ref()
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_worked_out(&self) -> bool {
+        self.forms.get().is_some()
     }
 }
 
-/// What a pattern may be written like, likewise.
-pub(super) fn readings_of_pattern(text: &str) -> Option<Vec<String>> {
-    readings(text, &[SPELLING, &[with_plain_origin]])
+fn forms(sent: &str) -> Option<[String; 2]> {
+    let (encoded, rest) = place_and_rest(sent);
+    let (place, rest) = (decoded(encoded), decoded(rest));
+    let is_dropped = |letter: char| letter.is_control() || letter == '\u{feff}';
+    // in a query these are what was asked
+    let is_odd = |letter: char| is_dropped(letter) || matches!(letter, '?' | '#' | char::REPLACEMENT_CHARACTER);
+    let is_unclear = sent.len() > MAX_BYTES
+        || sent.contains(is_dropped)
+        || sent.trim() != sent
+        || place.trim() != place
+        || place.contains(is_odd)
+        || [encoded, &place].into_iter().any(hides_host)
+        || [&place, &rest].into_iter().any(|part| is_encoded(part) || has_dot_segment(part));
+    (!is_unclear).then(|| [true, false].map(|with_port| canonical(&place, &rest, with_port)))
 }
 
-/// The same without its query, if it has one.
-pub(super) fn readings_without_query(pattern: &str) -> Vec<String> {
-    let Some(place) = before(pattern, '?') else { return Vec::new() };
-    let others = readings_of_pattern(&place).unwrap_or_default();
-    [place].into_iter().chain(others).collect()
-}
-
-/// What some servers do to a URI before they use it; `None` if it changes nothing.
-type Step = fn(&str) -> Option<String>;
-
-/// Other spellings of the same.
-const SPELLING: &[Step] = &[decoded, with_slashes, without_empty_segments];
-
-/// What is left of it for a server that heeds neither query nor fragment.
-const PARTS: &[Step] = &[|uri| before(uri, '?'), |uri| before(uri, '#')];
-
-/// Other ways to name the same place. They matter to rules that deny alone, for who allows has named the place.
-const PLACES: &[Step] = &[with_plain_origin, with_bare_host, without_host, with_host_in_path, without_last_slash];
-
-/// Everything, besides the URI itself, that the steps can make of it, in whatever order a server takes them.
-/// Nothing at all if one of these texts is unclear.
-fn readings(uri: &str, steps: &[&[Step]]) -> Option<Vec<String>> {
-    let mut found: Vec<String> = Vec::new();
-    let (mut seen, mut bytes) = (0, 0);
-    loop {
-        let text = if seen == 0 { uri } else { found.get(seen - 1)? };
-        if is_unclear(text) || found.len() > MAX_READINGS || bytes > MAX_BYTES {
-            return None;
-        }
-        let made: Vec<String> = steps.iter().copied().flatten().filter_map(|step| step(text)).collect();
-        for reading in made {
-            if reading != uri && !found.contains(&reading) {
-                bytes += reading.len();
-                found.push(reading);
-            }
-        }
-        if seen == found.len() {
-            return Some(found);
-        }
-        seen += 1;
+/// The canonical form of a pattern. One with dot segments may lead anywhere.
+pub(super) fn canonical_pattern(text: &str) -> String {
+    let (place, rest) = text.split_at(query_mark(text).unwrap_or(text.len()));
+    let (place, rest) = (decoded(place), decoded(rest));
+    if has_dot_segment(&place) || has_dot_segment(&rest) {
+        return "*".to_owned();
     }
+    let form = canonical(&place, &rest, true);
+    form.strip_suffix('/').map(str::to_owned).unwrap_or(form)
 }
 
-/// Whether a text leads nobody knows where: `..` does after a link or at the root, and parsers drop line breaks and
-/// spaces around a place, and make anything of what is no UTF-8. In a query these are what was asked.
-fn is_unclear(text: &str) -> bool {
-    let (place, _) = text.split_at(text.find(['?', '#']).unwrap_or(text.len()));
-    place.trim() != place
-        || place.contains(|letter: char| letter.is_control() || letter == char::REPLACEMENT_CHARACTER)
-        || text.split(['/', '\\', ':', ';']).any(|segment| matches!(segment.trim(), "." | ".."))
+/// Where a pattern speaks of a query: at a `?` with a name and `=` behind it. Any other `?` is one character.
+pub(super) fn query_mark(pattern: &str) -> Option<usize> {
+    let mut marks = pattern.match_indices('?').map(|(mark, _)| mark);
+    marks.find(|mark| {
+        pattern[mark + 1..].split_inclusive(['=', '?', '/']).next().is_some_and(|name| name.ends_with('='))
+    })
+}
+
+/// All before the query and the fragment, and these.
+pub(super) fn place_and_rest(uri: &str) -> (&str, &str) {
+    uri.split_at(uri.find(['?', '#']).unwrap_or(uri.len()))
 }
 
 /// Percent-encoding of RFC 3986, undone once.
-fn decoded(uri: &str) -> Option<String> {
-    let text = percent_decode_str(uri).decode_utf8_lossy();
-    (text != uri).then(|| text.into_owned())
+fn decoded(text: &str) -> Cow<'_, str> {
+    percent_decode_str(text).decode_utf8_lossy()
 }
 
-/// Backslashes as the URL standard of WHATWG reads them.
-fn with_slashes(uri: &str) -> Option<String> {
-    uri.contains('\\').then(|| uri.replace('\\', "/"))
+fn is_encoded(text: &str) -> bool {
+    let mut windows = text.as_bytes().windows(3);
+    windows.any(|bytes| matches!(bytes, [b'%', digits @ ..] if digits.iter().all(u8::is_ascii_hexdigit)))
 }
 
-/// Slashes as POSIX reads them, and the usual number of them before the path: three for files, else two.
-fn without_empty_segments(uri: &str) -> Option<String> {
-    let (scheme, rest) = scheme_of(uri)?;
-    let path = rest.trim_start_matches('/');
-    let slashes = rest.len() - path.len();
-    let usual = if slashes != 2 && scheme.eq_ignore_ascii_case("file") { 3 } else { 2 };
-    if slashes == usual && !path.contains("//") {
-        return None;
+fn has_dot_segment(text: &str) -> bool {
+    text.split(['/', '\\', ':', ';', '#']).any(|segment| matches!(segment.trim(), "." | ".."))
+}
+
+/// The canonical form of what is decoded: backslashes as slashes, one for many, the usual number of them after the
+/// scheme, that and the host in lower case, no dot after the host, and of HTTP not the usual port, but a path at least.
+fn canonical(place: &str, rest: &str, with_port: bool) -> String {
+    let mut form = String::with_capacity(place.len() + rest.len() + "///".len());
+    let mut path = place;
+    if let Some((scheme, has_host, after)) = origin_of(place) {
+        let end = if has_host { after.find(['/', '\\']).unwrap_or(after.len()) } else { 0 };
+        let (authority, after) = after.split_at(end);
+        let host = authority.trim_end_matches(|letter: char| letter.is_ascii_digit()).strip_suffix(':');
+        let host = host.unwrap_or(authority);
+        let is_http = ["http", "https"].iter().any(|http| scheme.eq_ignore_ascii_case(http));
+        let port = &authority[host.len()..];
+        let port = if with_port && !(is_http && matches!(port, ":80" | ":443")) { port } else { "" };
+        form.extend([scheme, if has_host { "://" } else { ":///" }, host.trim_end_matches('.'), port]);
+        form.make_ascii_lowercase();
+        // a pattern may go on in the path
+        let is_bare = is_http && after.is_empty() && !authority.ends_with('*');
+        path = if is_bare { "/" } else { after };
     }
-    let mut text = path.to_owned();
-    while text.contains("//") {
-        text = text.replace("//", "/");
+    for letter in path.chars().chain(rest.chars()).map(|letter| if letter == '\\' { '/' } else { letter }) {
+        if letter != '/' || !form.ends_with('/') {
+            form.push(letter);
+        }
     }
-    Some(format!("{scheme}:{}{text}", "/".repeat(usual)))
+    form
 }
 
-fn before(uri: &str, mark: char) -> Option<String> {
-    uri.split_once(mark).map(|(before, _)| before.to_owned())
+/// Whether servers may find several hosts: beside a user, or where a file has one.
+fn hides_host(place: &str) -> bool {
+    origin_of(place).is_some_and(|(scheme, has_host, after)| {
+        let authority = after.split('/').next().unwrap_or(after);
+        has_host && (scheme.eq_ignore_ascii_case("file") || authority.contains('@'))
+    })
 }
 
-/// Scheme and authority in lower case.
-fn with_plain_origin(uri: &str) -> Option<String> {
-    let (scheme, _) = scheme_of(uri)?;
-    let origin = authority_of(uri).map_or(scheme.len(), |(before, authority, _)| before.len() + authority.len());
-    let (origin, path) = uri.split_at_checked(origin)?;
-    origin.contains(|letter: char| letter.is_ascii_uppercase()).then(|| origin.to_ascii_lowercase() + path)
-}
-
-/// The host without user and port, and the path that HTTP has at least.
-fn with_bare_host(uri: &str) -> Option<String> {
-    let (before, authority, path) = authority_of(uri)?;
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    let port = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|digit| digit.is_ascii_digit()));
-    let host = port.map_or(host, |(host, _)| host).trim_end_matches('.');
-    let root = if path.is_empty() && before.starts_with("http") { "/" } else { "" };
-    (host != authority || !root.is_empty()).then(|| format!("{before}{host}{root}{path}"))
-}
-
-/// A file, for a server that does not heed the host.
-fn without_host(uri: &str) -> Option<String> {
-    let (before, authority, path) = authority_of(uri)?;
-    (before == "file://" && !authority.is_empty()).then(|| format!("{before}{path}"))
-}
-
-/// A file, for a server that takes all after `file://` for its path.
-fn with_host_in_path(uri: &str) -> Option<String> {
-    let (before, authority, path) = authority_of(uri)?;
-    (before == "file://" && !authority.is_empty()).then(|| format!("{before}/{authority}{path}"))
-}
-
-fn without_last_slash(uri: &str) -> Option<String> {
-    let text = uri.trim_end_matches('/');
-    (text != uri && !text.ends_with(':')).then(|| text.to_owned())
-}
-
-fn scheme_of(uri: &str) -> Option<(&str, &str)> {
-    uri.split_once(':').filter(|(scheme, _)| !scheme.contains('/'))
-}
-
-/// What stands before the authority, the authority and what follows.
-fn authority_of(uri: &str) -> Option<(&str, &str, &str)> {
-    let (scheme, rest) = scheme_of(uri)?;
-    let rest = rest.strip_prefix("//")?;
-    let (before, _) = uri.split_at_checked(scheme.len() + "://".len())?;
-    let (authority, path) = rest.split_at_checked(rest.find('/').unwrap_or(rest.len()))?;
-    Some((before, authority, path))
+/// The scheme, whether a host follows, and what stands after the slashes, however many there are.
+fn origin_of(place: &str) -> Option<(&str, bool, &str)> {
+    let (scheme, rest) = place.split_once(':').filter(|(scheme, _)| !scheme.contains(['/', '\\']))?;
+    let after = rest.trim_start_matches(['/', '\\']);
+    let is_local = scheme.eq_ignore_ascii_case("file") && (rest.len() - after.len() != 2 || after.is_empty());
+    Some((scheme, !is_local, after))
 }
 
 #[cfg(test)]
@@ -167,36 +138,68 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_usual_uri_has_no_other_reading() {
-        for uri in ["file:///docs/a.md", "docs://public/x", "db://table", "https://example.com/a", "name"] {
-            let uri = Uri::new(uri);
-            assert_eq!((uri.readings, uri.loose_readings), (Some(vec![]), Some(vec![])), "{}", uri.sent);
+    fn a_usual_uri_is_in_its_canonical_form() {
+        for uri in ["file:///docs/a.md", "docs://public/x", "db://table?id=5", "https://example.com/a#b", "name", ""] {
+            assert_eq!(forms(uri).unwrap(), [uri, uri]);
         }
     }
 
     #[test]
-    fn what_has_too_many_readings_is_unclear() {
-        let long = format!("file:///%{}41", "25".repeat(3000));
-        let deep = format!("file:///%{}41", "25".repeat(100));
-        for uri in [long, deep] {
-            assert!(Uri::new(&uri).loose_readings.is_none(), "{uri}");
+    fn what_all_spellings_mean() {
+        for (uri, canonical, without_port) in [
+            ("FILE:\\a%20b%5c/c//", "file:///a b/c/", "file:///a b/c/"),
+            ("HTTP:Host.:8080?Q=%41//", "http://host:8080/?Q=A/", "http://host/?Q=A/"),
+            ("https://Host.:443", "https://host/", "https://host/"),
+            ("urn:ISBN:443", "urn://isbn:443", "urn://isbn"),
+            ("//a\\\\b%", "/a/b%", "/a/b%"),
+        ] {
+            assert_eq!(forms(uri).unwrap(), [canonical, without_port], "{uri}");
+        }
+        for (pattern, canonical) in [
+            ("https://Host*", "https://host*"),
+            ("docs:///My%20Docs/", "docs://my docs"),
+            ("file://*", "file://*"),
+            ("db://a?//b?ID=?//", "db://a?/b?ID=?"),
+            ("file:///a/../b", "*"),
+        ] {
+            assert_eq!(canonical_pattern(pattern), canonical, "{pattern}");
         }
     }
 
     #[test]
-    fn readings_are_bounded_whatever_is_sent() {
-        for part in ["%25", "%2f", "/", "//a", "?#", "\\", "..", "A@:1", "%20?"] {
-            let uri = format!("HTTPS://Host/{}", part.repeat(8000 / part.len()));
-            let readings = Uri::new(&uri).loose_readings.unwrap_or_default();
-            assert!(readings.iter().map(String::len).sum::<usize>() <= 2 * MAX_BYTES + 8192, "{part}");
+    fn where_a_pattern_speaks_of_a_query() {
+        for (pattern, mark) in [
+            ("db://t?id=?", Some(6)),
+            ("db://t??=5", Some(7)),
+            ("file:///?.log?a*=", Some(13)),
+            ("file:///a=b?", None),
+            ("s3://b?/year=20??/*", None),
+            ("db://t?*", None),
+        ] {
+            assert_eq!(query_mark(pattern), mark, "{pattern}");
         }
+    }
+
+    #[test]
+    fn forms_are_made_once() {
+        let uri = Uri::new("FILE:///a");
+        assert!(std::ptr::eq(uri.forms().unwrap(), uri.forms().unwrap()));
     }
 
     proptest! {
+        /// Whatever is sent, what is made of it is not much longer, and it is unclear where it is too long.
         #[test]
-        fn any_uri_is_read_without_panic(uri in "[a-zA-Z:/%.\\\\0-9é@?#;]{0,40}") {
-            let uri = Uri::new(&uri);
-            prop_assert!(uri.readings.is_some() || uri.loose_readings.is_none());
+        fn what_is_made_of_a_uri_is_bounded(
+            parts in proptest::collection::vec("[a-zA-Z:/%.\\\\0-9é@?#; ]{0,4}|%[0-9a-fA-F]{2}|HTTP://|file:", 0..12),
+            times in 1..400_usize,
+        ) {
+            let sent = parts.concat().repeat(times);
+            let forms = forms(&sent);
+            prop_assert!(forms.is_none() || sent.len() <= MAX_BYTES);
+            for form in forms.iter().flatten() {
+                prop_assert!(form.len() <= sent.len() + "///".len(), "{} {}", sent, form);
+            }
+            canonical_pattern(&sent);
         }
     }
 }
