@@ -78,9 +78,9 @@ impl<'de> Visitor<'de> for Value {
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
         let mut array = DeArray::new();
         while let Some(item) = items.next_element_seed(Value { is_root: false })? {
-            if let Some(item) = item {
-                array.push(nowhere(item));
-            }
+            // a list with a hole would be a shorter one: of what is denied, none at all
+            let item = item.ok_or_else(|| Error::custom("null in an array: write what it is, or leave it out"))?;
+            array.push(nowhere(item));
         }
         Ok(Some(DeValue::Array(array)))
     }

@@ -276,6 +276,16 @@ mod tests {
     }
 
     #[test]
+    fn null_in_an_array_is_refused() {
+        for more in [r#""tools":{"deny":[null]}"#, r#""tools":["a",null]"#, r#""scopes":[null]"#] {
+            let json = format!(r#"{{"tokens":[{{"id":"a","hash":"{HASH}","user":"x",{more}}}]}}"#);
+            let error = TokenList::parse_json(Path::new("t"), json.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains("null in an array: write what it is, or leave it out"), "{error}");
+        }
+        assert!(TokenList::parse_json(Path::new("t"), br#"{"tokens":[null]}"#).is_err());
+    }
+
+    #[test]
     fn json_that_says_two_things_of_one_key_is_refused() {
         let place = Path::new("t");
         let record = |more: &str| format!(r#"{{"tokens":[{{"id":"a","hash":"{HASH}","user":"x"{more}}}]}}"#);
