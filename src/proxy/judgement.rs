@@ -48,8 +48,9 @@ impl Case<'_> {
         if body.is_batch && self.calls.policy().refuse_batches {
             return Err(Objection::batch());
         }
-        match body.messages.iter().find_map(|message| self.denying(message)) {
-            Some(rule) => Err(self.denied(&body, rule)),
+        let verdicts: Vec<_> = body.messages.iter().map(|message| self.denying(message)).collect();
+        match verdicts.iter().flatten().next() {
+            Some(rule) => Err(self.denied(&body, *rule, &verdicts)),
             None => Ok(asked(&body)),
         }
     }
@@ -58,10 +59,10 @@ impl Case<'_> {
         self.calls.decide(message.call()?, self.narrowing, |tool| self.hints.says_read_only(tool)).err()
     }
 
-    fn denied(&self, body: &Body<'_>, rule: Rule<'_>) -> Objection {
+    fn denied(&self, body: &Body<'_>, rule: Rule<'_>, verdicts: &[Option<Rule<'_>>]) -> Objection {
         // over the older transport nobody reads a result in the answer to a POST, but its status is seen
         let in_result = self.calls.policy().denied_as == DeniedAs::UnknownTool && !sessions::in_query(&self.head.uri);
-        Objection::denied(body, rule, in_result, |message| self.denying(message).is_some())
+        Objection::denied(body, rule, in_result, verdicts)
     }
 }
 

@@ -82,19 +82,14 @@ impl Objection {
         Self::malformed(StatusCode::BAD_REQUEST, INVALID_REQUEST, "policy.batches", message)
     }
 
-    /// Calls that the caller may not make. `in_result` answers as a server does that knows nothing of what
-    /// was called; otherwise the status says it.
-    pub(super) fn denied(
-        body: &Body<'_>,
-        rule: Rule<'_>,
-        in_result: bool,
-        is_denied: impl Fn(&Message<'_>) -> bool,
-    ) -> Self {
+    /// Calls that the caller may not make: there is a verdict for each message, and a rule where it is denied.
+    /// `in_result` answers as a server does that knows nothing of what was called; otherwise the status says it.
+    pub(super) fn denied(body: &Body<'_>, rule: Rule<'_>, in_result: bool, verdicts: &[Option<Rule<'_>>]) -> Self {
         let scope = if let Rule::Needs { scope, .. } = rule { Some(scope.as_str()) } else { None };
-        let asked = || body.messages.iter().filter(|message| message.kind == Kind::Request);
+        let asked = body.messages.iter().zip(verdicts).filter(|(message, _)| message.kind == Kind::Request);
         let mut errors = String::new();
-        for message in asked() {
-            let (code, text) = match (is_denied(message), in_result) {
+        for (message, verdict) in asked {
+            let (code, text) = match (verdict.is_some(), in_result) {
                 (true, true) => unknown(message),
                 (true, false) => (SERVER_ERROR, lacking(message, scope)),
                 (false, _) => (SERVER_ERROR, "not done: another call of this batch is not allowed".to_owned()),
