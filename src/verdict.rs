@@ -63,7 +63,7 @@ pub enum Reason {
     TooManyConnections,
     /// A request that began to come and did not come to an end.
     ClientTimeout,
-    /// A session that belongs to somebody else.
+    /// A session that belongs to somebody else, or whose user is not known where that has to be.
     SessionMismatch,
     /// A browser's preflight, answered here.
     Preflight,

@@ -140,7 +140,7 @@ pub(super) fn bad_target() -> Answer {
     Answer::new(StatusCode::BAD_REQUEST, Reason::MalformedRequest, message)
 }
 
-/// A session of somebody else's: as the server itself would answer for one that is gone, so that an
+/// A session of somebody else's, or of nobody where it has to be somebody's: as the server itself would answer for one that is gone, so that an
 /// honest client begins anew.
 pub(super) fn session_mismatch() -> Answer {
     let message = "session not found: initialize a new one";
@@ -155,7 +155,7 @@ pub(super) fn bad_session() -> Answer {
 
 /// A wish to go on with a stream that could be anybody's.
 pub(super) fn resumes_outside_sessions() -> Answer {
-    let message = "a stream is resumed within its session alone: send its id along, or open a new stream";
+    let message = "a stream is resumed within its session alone: send its Mcp-Session-Id along, or open a new stream";
     Answer::new(StatusCode::BAD_REQUEST, Reason::MalformedRequest, message)
 }
 
@@ -169,6 +169,12 @@ pub(super) fn bad_framing() -> Answer {
 /// A value of a header field that would be another one to who reads it behind us.
 pub(super) fn untrimmed() -> Answer {
     let message = "the value of a header field begins or ends with white space: send it without";
+    Answer::new(StatusCode::BAD_REQUEST, Reason::MalformedRequest, message)
+}
+
+/// A field that is judged here and would not arrive.
+pub(super) fn nominated() -> Answer {
+    let message = "the Connection header names a field that the MCP server has to see: take its name out of there";
     Answer::new(StatusCode::BAD_REQUEST, Reason::MalformedRequest, message)
 }
 

@@ -52,7 +52,7 @@ pub struct Params {
     pub sessions: sessions::Params,
     /// How often who may call.
     pub rates: rate::Params,
-    /// Whether a stream may be resumed by a request that names no session.
+    /// Whether a stream may be resumed by a request that names no session of its user's.
     pub resume_outside_sessions: bool,
     /// The most header fields of a request.
     pub max_fields: usize,
@@ -262,9 +262,12 @@ impl Gate {
         if !self.sessions.may_use(&named, permit.grant().user()) {
             return Err(answer::session_mismatch());
         }
-        let resumes = request.headers().contains_key(LAST_EVENT_ID);
-        if resumes && named.first().is_none() && !self.resume_outside_sessions {
-            return Err(answer::resumes_outside_sessions());
+        if !self.resume_outside_sessions && request.headers().contains_key(LAST_EVENT_ID) {
+            match self.sessions.are_known(request.headers(), permit.grant().user()) {
+                Some(true) => {}
+                Some(false) => return Err(answer::session_mismatch()),
+                None => return Err(answer::resumes_outside_sessions()),
+            }
         }
         if request.body().size_hint().lower() > self.body_limit {
             return Err(answer::body_too_large());

@@ -111,6 +111,9 @@ impl Rules {
         if !connection.is_trimmed {
             return Err(answer::untrimmed());
         }
+        if connection.nominated.iter().any(is_judged) {
+            return Err(answer::nominated());
+        }
         let mut head = RequestHead::new(method, &self.target(uri)?);
         head.field(&HOST, &self.host);
         // before what the client says: some servers take in only so many fields, and drop the others in silence
@@ -193,6 +196,15 @@ impl Rules {
             || matches!(&*normal, "forwarded" | "x-real-ip" | "x-request-id" | "authorization")
             || self.identity.iter().any(|identity| **identity == *normal)
     }
+}
+
+/// Whether a field is one that is judged here, or by which the server decides. One that `Connection` nominates would
+/// be judged and not arrive.
+fn is_judged(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name.starts_with("mcp-")
+        || name.starts_with("x-mcp-")
+        || matches!(name, "last-event-id" | "content-type" | "content-encoding" | "accept" | "accept-encoding")
 }
 
 /// The name under which the client called, without the user and password that may stand before it.
@@ -377,9 +389,9 @@ mod tests {
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("connection", "close, X-Nominated"),
-            ("connection", "mcp-x"),
+            ("connection", "y-nominated"),
             ("x-nominated", "1"),
-            ("mcp-x", "1"),
+            ("y-nominated", "1"),
             ("keep-alive", "timeout=5"),
             ("te", "trailers"),
             ("upgrade", "websocket"),
@@ -388,6 +400,17 @@ mod tests {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         assert_eq!(passed(&rules("http://localhost:3000"), &headers), ["accept"]);
+    }
+
+    #[test]
+    fn what_is_judged_does_not_belong_to_a_connection() {
+        for name in ["Mcp-Session-Id", "mcp-param-region", "X-MCP-Readonly", "LAST-EVENT-ID", "content-type", "Accept"]
+        {
+            assert!(is_judged(&name.parse().unwrap()), "{name}");
+        }
+        for name in ["keep-alive", "te", "upgrade", "http2-settings", "x-auth-user", "content-length", "x-nominated"] {
+            assert!(!is_judged(&name.parse().unwrap()), "{name}");
+        }
     }
 
     #[test]

@@ -82,6 +82,13 @@ impl Sessions {
         named.sessions.iter().all(|session| self.owners.get(session).is_none_or(|owner| *owner == *user))
     }
 
+    /// Whether each session that the header names is known to be `user`'s, if it names any. The query does not count:
+    /// only the older transport reads it, which resumes nothing.
+    pub(super) fn are_known(&self, headers: &HeaderMap, user: &str) -> Option<bool> {
+        let is_known = |id: &HeaderValue| self.owners.get(&key(id.as_bytes())).is_some_and(|owner| *owner == *user);
+        headers.contains_key(MCP_SESSION_ID).then(|| headers.get_all(MCP_SESSION_ID).iter().all(is_known))
+    }
+
     /// The upstream accepted these sessions from `user`, or made one for her: hers they are, unless
     /// they are somebody's already.
     pub(super) fn claim(&self, named: &Named, user: &str) {
@@ -198,6 +205,20 @@ mod tests {
         assert!(!uses(&sessions, &of("s1"), "bob"));
         sessions.claim(&of("s1"), "bob");
         assert!(uses(&sessions, &of("s1"), "alice"), "who came first keeps it");
+    }
+
+    #[test]
+    fn a_session_that_nobody_has_is_not_known_to_be_anybodys() {
+        let sessions = sessions();
+        sessions.claim(&named(&in_header("hers"), "/mcp"), "alice");
+        assert_eq!(sessions.are_known(&in_header("hers"), "alice"), Some(true));
+        for (id, user) in [("hers", "bob"), ("new", "alice"), ("", "alice")] {
+            assert_eq!(sessions.are_known(&in_header(id), user), Some(false), "{id}");
+        }
+        let mut two = in_header("hers");
+        two.append(MCP_SESSION_ID, HeaderValue::from_static(""));
+        assert_eq!(sessions.are_known(&two, "alice"), Some(false), "each of them, whichever a server reads");
+        assert_eq!(sessions.are_known(&HeaderMap::new(), "alice"), None);
     }
 
     #[test]

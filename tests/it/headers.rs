@@ -217,16 +217,63 @@ fn the_identity_stands_before_all_that_the_client_says() {
 
 #[test]
 fn a_stream_is_resumed_within_a_session_alone_where_the_operator_wants_that() {
-    let origin = Origin::plain();
+    let origin = Origin::answering("HTTP/1.1 200 OK\r\nMcp-Session-Id: s1\r\ncontent-length: 0\r\n\r\n");
     let (folder, token) = folder_of_alice();
-    let resume = get(&token, "Last-Event-ID: 7\r\n");
-    assert_eq!(folder.serve(&origin.url(), "").ask(&resume).status, 200);
+    let resume = |more: &str| get(&token, &format!("Last-Event-ID: 7\r\n{more}"));
+    assert_eq!(folder.serve(&origin.url(), "").ask(&resume("")).status, 200);
     let proxy = folder.serve(&origin.url(), "resume_outside_sessions = false");
-    let answer = proxy.ask(&resume);
-    assert_eq!((answer.status, &proxy.record_of(&answer)["reason"]), (400, &"malformed_request".into()));
-    assert_eq!(proxy.ask(&get(&token, "Last-Event-ID: 7\r\nMcp-Session-Id: s1\r\n")).status, 200);
+    assert_eq!(proxy.ask(&resume("Mcp-Session-Id: s1\r\n")).status, 404, "nobody is known to have it");
+    assert_eq!(proxy.ask(&post(&token, "{}")).header("mcp-session-id"), Some("s1"));
+    for (request, status, reason) in [
+        (resume(""), 400, "malformed_request"),
+        (resume("Mcp-Session-Id: s1\r\nConnection: Mcp-Session-Id\r\n"), 400, "malformed_request"),
+        (resume("").replace(" /mcp ", " /mcp?sessionId=s1 "), 400, "malformed_request"),
+        (resume("Mcp-Session-Id: s2\r\n"), 404, "session_mismatch"),
+        (resume("Mcp-Session-Id: s1\r\nMcp-Session-Id: s2\r\n"), 404, "session_mismatch"),
+        (resume("Mcp-Session-Id:\r\n"), 404, "session_mismatch"),
+    ] {
+        let answer = proxy.ask(&request);
+        assert_eq!((answer.status, &proxy.record_of(&answer)["reason"]), (status, &reason.into()), "{request}");
+    }
+    assert_eq!(origin.received().len(), 2, "nothing of it arrives");
+    assert_eq!(proxy.ask(&resume("Mcp-Session-Id: s1\r\n")).status, 200);
     assert_eq!(proxy.ask(&get(&token, "")).status, 200);
-    assert_eq!(origin.received().len(), 3);
+}
+
+#[test]
+fn what_is_judged_cannot_be_left_behind_with_the_connection() {
+    let origin = Origin::plain();
+    let folder = Folder::new();
+    let (alice, bob) = (folder.token("alice", &[]), folder.token("bob", &[]));
+    for policy in ["", "[policy]\ndefault = \"allow\"\n"] {
+        let proxy = folder.serve(&origin.url(), policy);
+        for (name, value) in [
+            ("Mcp-Session-Id", "x"),
+            ("mcp-method", "ping"),
+            ("Mcp-Name", "echo"),
+            ("MCP-Protocol-Version", "2025-11-25"),
+            ("Mcp-Param-Region", "eu"),
+            ("X-MCP-Readonly", "true"),
+            ("last-event-id", "6"),
+            ("Content-Type", "application/json"),
+            ("Content-Encoding", "identity"),
+            ("Accept", "*/*"),
+            ("Accept-Encoding", "gzip"),
+        ] {
+            let nominated = format!("Connection: close,\t{name} ,x\r\n{name}: {value}\r\n");
+            let answer = proxy.ask(&get(&bob, &nominated));
+            assert_eq!(
+                (answer.status, &proxy.record_of(&answer)["reason"]),
+                (400, &"malformed_request".into()),
+                "{name}"
+            );
+            assert!(answer.json()["error"]["message"].as_str().unwrap().contains("Connection"));
+        }
+        assert_eq!(origin.received().len(), 0, "nothing of it arrives");
+    }
+    let proxy = folder.serve(&origin.url(), "");
+    proxy.ask(&get(&bob, "Connection: Mcp-Session-Id\r\nMcp-Session-Id: x\r\n"));
+    assert_eq!(proxy.ask(&get(&alice, "Mcp-Session-Id: x\r\n")).status, 200, "and nobody has a session by it");
 }
 
 #[test]
@@ -239,8 +286,8 @@ fn nothing_that_belongs_to_one_hop_is_forwarded() {
         &origin,
         &get(
             &token,
-            "Connection: close, X-Nominated, Host, Authorization, Content-Length\r\nConnection: TE, mcp-x, upgrade\r\n\
-             X-Nominated: 1\r\nMcp-X: 1\r\nKeep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\n\
+            "Connection: close, X-Nominated, Host, Authorization, Content-Length\r\nConnection: TE, y-nominated, upgrade\r\n\
+             X-Nominated: 1\r\nY-Nominated: 1\r\nKeep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\n\
              Proxy-Authorization: Basic eA==\r\nTE: trailers, deflate\r\nTrailer: X-Auth-User\r\n\
              Upgrade: h2c, websocket\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\nMcp-Param-Region: kept\r\n\
              Mcp-Session-Id: kept\r\nLast-Event-ID: kept\r\n",
@@ -250,7 +297,7 @@ fn nothing_that_belongs_to_one_hop_is_forwarded() {
         "authorization",
         "connection",
         "x-nominated",
-        "mcp-x",
+        "y-nominated",
         "keep-alive",
         "proxy-connection",
         "proxy-authorization",
