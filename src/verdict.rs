@@ -75,7 +75,7 @@ pub enum Reason {
     InternalError,
     /// It cannot be known who holds which token.
     SourceUnavailable,
-    /// No descriptor is left for a connection to the upstream.
+    /// No descriptor is left for a connection to the upstream, or no memory for what has to be read.
     Overloaded,
     /// The upstream could not be reached, or broke off.
     UpstreamUnreachable,

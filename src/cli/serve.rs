@@ -193,6 +193,7 @@ impl House {
             streams: Arc::new(Streams::new(Arc::clone(&published.directory))),
             sessions: Sessions::new(&proxy.sessions),
             hints: Hints::default(),
+            budget: proxy.reading.budget(),
             rates: Rates::new(&proxy.rates),
             in_flight: InFlight::new(proxy.streams_per_token),
             descriptors: Descriptors::default(),

@@ -17,6 +17,7 @@ pub(super) struct Limits {
     pub(super) body_rate: u64,
     pub(super) inspect: usize,
     pub(super) inspect_answer: usize,
+    pub(super) inspect_total: usize,
     pub(super) streams: u32,
     pub(super) streams_per_token: usize,
     pub(super) connections: usize,
@@ -45,7 +46,8 @@ pub(super) struct Timeouts {
 }
 
 impl Limits {
-    pub(super) fn read(root: &Table<'_>) -> Self {
+    /// Reads the table; of bodies, `audited` bytes are read for the record.
+    pub(super) fn read(root: &Table<'_>, audited: usize) -> Self {
         let table = root.table("limits");
         let table = table.as_ref();
         let bytes = |key, default, least| table.and_then(|table| bytes(table, key, least)).unwrap_or(default);
@@ -57,6 +59,7 @@ impl Limits {
             body_rate: number("body_rate", 500),
             inspect: in_memory(bytes("inspect", 1024 * 1024, 1)),
             inspect_answer: in_memory(bytes("inspect_answer", 4 * 1024 * 1024, 1)),
+            inspect_total: in_memory(bytes("inspect_total", 32 * 1024 * 1024, 1)),
             streams: u32::try_from(number("streams", 128)).unwrap_or(u32::MAX),
             streams_per_token: in_memory(number("streams_per_token", 1000)),
             connections: in_memory(number("connections", CONNECTIONS)),
@@ -67,6 +70,15 @@ impl Limits {
             sessions: number("sessions", 100_000),
             bcrypt: in_memory(number("bcrypt", 1)),
         };
+        let largest = limits.inspect.max(limits.inspect_answer).max(audited);
+        if limits.inspect_total < largest {
+            let why = "less than limits.inspect, limits.inspect_answer or audit.inspect";
+            let message = format!("{why}: each of them must have room, write {largest} at least");
+            match table {
+                Some(table) => table.problem("inspect_total", message),
+                None => root.problem("limits.inspect_total", message),
+            }
+        }
         if let Some(table) = table {
             table.done();
         }

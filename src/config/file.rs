@@ -83,7 +83,7 @@ impl Reader<'_> {
         let (mut audit, tap) = audit::read(root, self.base, policy.prefix.clone());
         audit.spans = otlp::read(root, self.base);
         audit.by_token = self.metrics_token_ids();
-        let (limits, timeouts) = (Limits::read(root), Timeouts::read(root));
+        let (limits, timeouts) = (Limits::read(root, tap.limit), Timeouts::read(root));
         let rates = bounds::rates(root);
         let health = bounds::health(root);
         root.done();
@@ -139,6 +139,7 @@ impl Reader<'_> {
                 reading: ReadingParams {
                     inspect: limits.inspect,
                     inspect_answer: limits.inspect_answer,
+                    inspect_total: limits.inspect_total,
                     answer_timeout: timeouts.upstream_head,
                     tap,
                 },

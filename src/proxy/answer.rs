@@ -240,6 +240,11 @@ pub(super) fn rate_limited(what: &str, wait: Duration) -> Answer {
 pub(super) fn failed(failure: &Failure) -> Answer {
     let (status, reason, message) = match failure {
         Failure::Overloaded => return overloaded(),
+        Failure::NoRoom => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            Reason::Overloaded,
+            "this server holds back as much as it can of what it has to read: the MCP server has got the request",
+        ),
         Failure::Unreachable(_) => (
             StatusCode::BAD_GATEWAY,
             Reason::UpstreamUnreachable,
@@ -269,6 +274,13 @@ pub(super) fn failed(failure: &Failure) -> Answer {
 
 fn overloaded() -> Answer {
     let message = "this server has as many connections open as it can: nothing was sent on, try again shortly";
+    Answer::new(StatusCode::SERVICE_UNAVAILABLE, Reason::Overloaded, message).with(RETRY_AFTER, "1")
+}
+
+/// A body that has to be read, and no memory for it.
+pub(super) fn no_room() -> Answer {
+    let message =
+        "this server holds back as much as it can of what it has to read: nothing was sent on, try again shortly";
     Answer::new(StatusCode::SERVICE_UNAVAILABLE, Reason::Overloaded, message).with(RETRY_AFTER, "1")
 }
 

@@ -17,6 +17,7 @@ use super::discovery::discovery;
 use super::endpoint::Endpoint;
 use super::forwarded::{Provenance, TrustedProxies};
 use super::hints::Hints;
+use super::holding::Budget;
 use super::in_flight::{InFlight, Turn};
 use super::origin::{AllowedHosts, AllowedOrigins, Caller};
 use super::rate::{self, Rates};
@@ -122,6 +123,8 @@ pub struct Shared {
     pub in_flight: InFlight,
     /// What the upstream says of its tools.
     pub hints: Hints,
+    /// What is held back of bodies.
+    pub budget: Budget,
     /// How many connections there are, and may be.
     pub descriptors: Descriptors,
     /// Where records go.
@@ -140,6 +143,7 @@ impl Gate {
             rates,
             in_flight,
             hints,
+            budget,
             descriptors,
             audit,
         } = shared.clone();
@@ -151,7 +155,7 @@ impl Gate {
             hosts: allowed_hosts.clone(),
             upstream: Upstream::new(upstream, &upstream_counts, &descriptors),
             upstream_counts,
-            reading: Reading::new(reading, &hints, *body),
+            reading: Reading::new(reading, &hints, &budget, *body),
             resume_outside_sessions: params.resume_outside_sessions,
             max_fields: params.max_fields,
             body_limit: body.size,

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use http::StatusCode;
 use serde_json::json;
 
-use super::answer::{Answer, INVALID_REQUEST, SERVER_ERROR};
+use super::answer::{self, Answer, INVALID_REQUEST, SERVER_ERROR};
 use crate::access::Rule;
 use crate::audit::OpenRecord;
 use crate::mcp::headers::Mismatch;
@@ -55,6 +55,11 @@ impl Objection {
             "the request body is larger than this server reads: send less, or ask its operator to raise limits.inspect";
         let answer = Answer::rpc(StatusCode::PAYLOAD_TOO_LARGE, Reason::TooLarge, SERVER_ERROR, message);
         Self { rule: "body: larger than limits.inspect".to_owned(), answer }
+    }
+
+    /// More than can be held back at the moment.
+    pub(super) fn no_room() -> Self {
+        Self { rule: "body: past limits.inspect_total".to_owned(), answer: answer::no_room() }
     }
 
     /// Bytes that stand for others.

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, EXPECT, IF_RANGE, RANGE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request};
@@ -18,6 +18,7 @@ use hyper::body::Incoming;
 use super::answer::{self, Answer};
 use super::body::{Inbound, InboundBounds, is_malformed};
 use super::hints::Hints;
+use super::holding::{Budget, Holding};
 use super::judgement::{self, Asked, Case};
 use super::objection::Objection;
 use super::pace::Pace;
@@ -38,10 +39,19 @@ pub struct Params {
     pub inspect: usize,
     /// The largest answer that is held back to take something out of it, in bytes.
     pub inspect_answer: usize,
+    /// How much of bodies and answers may be held at once, in bytes.
+    pub inspect_total: usize,
     /// How long a single answer may take to come to its end where it has to be read whole.
     pub answer_timeout: Duration,
     /// What the record has of a body.
     pub tap: tap::Params,
+}
+
+impl Params {
+    /// Room for what is to be held at once.
+    pub fn budget(&self) -> Budget {
+        Budget::new(self.inspect_total, self.inspect.max(self.inspect_answer).max(self.tap.limit))
+    }
 }
 
 /// What reads the bodies of one worker's requests.
@@ -50,6 +60,7 @@ pub(super) struct Reading {
     params: Arc<Params>,
     bounds: InboundBounds,
     hints: Hints,
+    budget: Budget,
 }
 
 /// A request whose body may move on: it was read and judged if a right of its caller depends on it.
@@ -77,13 +88,13 @@ impl Cleared {
 /// A body that was read in advance.
 enum Gathered {
     Whole(Bytes),
-    /// There is more than may be read.
-    Begun(Bytes),
+    /// There is more than may be read, or than there is room for.
+    Begun(Bytes, Objection),
 }
 
 impl Reading {
-    pub(super) fn new(params: &Params, hints: &Hints, bounds: InboundBounds) -> Self {
-        Self { params: Arc::new(params.clone()), bounds, hints: hints.clone() }
+    pub(super) fn new(params: &Params, hints: &Hints, budget: &Budget, bounds: InboundBounds) -> Self {
+        Self { params: Arc::new(params.clone()), bounds, hints: hints.clone(), budget: budget.clone() }
     }
 
     /// Reads what has to be read before a request moves on. The error is what to answer instead, if
@@ -100,7 +111,7 @@ impl Reading {
             // apart, for most requests have no need of the room that it takes
             Some(calls) => Box::pin(self.judge(&mut head, body, permit, calls, record)).await?,
             None => {
-                let tap = Tap::new(&head, &self.params);
+                let tap = Tap::new(&head, &self.params, || self.budget.share(permit.grant()));
                 (Inbound::new(None, Some(body), self.bounds, tap), None)
             }
         };
@@ -120,12 +131,14 @@ impl Reading {
         let narrowing = judgement::narrowing(&mut head.headers)?;
         let case =
             Case { head, calls, narrowing: &narrowing, hints: &self.hints, arguments: &self.params.tap.arguments };
-        let gathered = self.gather(&mut body, record).await?;
-        let verdict = match &gathered {
-            Gathered::Begun(_) => Err(Objection::too_large()),
+        let (bytes, rest, verdict) = match self.gather(&mut body, permit, record).await? {
+            Gathered::Begun(bytes, objection) => (bytes, Some(body), Err(objection)),
             // no body, no call
-            Gathered::Whole(bytes) if bytes.is_empty() => Ok(Asked::Stream),
-            Gathered::Whole(bytes) => case.judge(bytes, record),
+            Gathered::Whole(bytes) if bytes.is_empty() => (bytes, None, Ok(Asked::Stream)),
+            Gathered::Whole(bytes) => {
+                let verdict = case.judge(&bytes, record);
+                (bytes, None, verdict)
+            }
         };
         let asked = match verdict {
             Ok(asked) => asked,
@@ -135,13 +148,13 @@ impl Reading {
                 Asked::Stream
             }
         };
-        let inbound = match gathered {
-            Gathered::Whole(bytes) => Inbound::new(Some(bytes), None, self.bounds, None),
-            Gathered::Begun(bytes) => Inbound::new(Some(bytes), Some(body), self.bounds, None),
-        };
+        let inbound = Inbound::new(Some(bytes), rest, self.bounds, None);
         let sees_all = calls.sees_all() && narrowing.is_none();
         let screen = (asked == Asked::List || !sees_all)
-            .then(|| Screen::new(permit.clone(), narrowing, self.hints.clone(), asked, enforced, &self.params))
+            .then(|| {
+                let share = self.budget.share(permit.grant());
+                Screen::new(permit.clone(), narrowing, self.hints.clone(), asked, enforced, &self.params, share)
+            })
             .map(Box::new);
         if screen.is_some() {
             // a part of a list, or one that is compressed, could not be read on its way back
@@ -153,17 +166,23 @@ impl Reading {
     }
 
     /// Takes in a body, as much of it as may be read.
-    async fn gather(&self, body: &mut Incoming, record: &mut OpenRecord) -> Result<Gathered, Option<Answer>> {
+    async fn gather(
+        &self,
+        body: &mut Incoming,
+        permit: &Permit,
+        record: &mut OpenRecord,
+    ) -> Result<Gathered, Option<Answer>> {
         let limit = self.params.inspect;
         if body.size_hint().lower() > limit as u64 {
-            return Ok(Gathered::Begun(Bytes::new()));
+            return Ok(Gathered::Begun(Bytes::new(), Objection::too_large()));
         }
-        let (mut first, mut all, mut read) = (Bytes::new(), BytesMut::new(), 0);
+        let mut held = Holding::new(limit, self.budget.share(permit.grant()));
         let mut pace = Pace::new(&self.bounds);
-        while !body.is_end_stream() && read <= limit {
+        while !body.is_end_stream() && !held.is_too_large() {
+            let read = held.bytes().len() as u64;
             let next = poll_fn(|cx| {
                 let attempt = Pin::new(&mut *body).poll_frame(cx);
-                pace.in_time(cx, attempt, read as u64)
+                pace.in_time(cx, attempt, read)
             });
             let Some(frame) = next.await else {
                 return Err(Some(answer::failed(&Failure::BodyStalled)));
@@ -171,18 +190,14 @@ impl Reading {
             let Some(frame) = frame else { break };
             let frame = frame.map_err(|error| is_malformed(&error).then(|| answer::failed(&Failure::BodyBroken)))?;
             let Ok(data) = frame.into_data() else { continue };
-            read += data.len();
-            record.note(|facts| facts.bytes_in = read as u64);
-            // mostly there is one piece, and it need not be copied
-            if first.is_empty() && all.is_empty() {
-                first = data;
-            } else {
-                all.extend_from_slice(&std::mem::take(&mut first));
-                all.extend_from_slice(&data);
+            record.note(|facts| facts.bytes_in = read + data.len() as u64);
+            if held.push(data).is_err() {
+                return Ok(Gathered::Begun(held.into_bytes(), Objection::no_room()));
             }
         }
-        let bytes = if all.is_empty() { first } else { all.freeze() };
-        Ok(if read > limit { Gathered::Begun(bytes) } else { Gathered::Whole(bytes) })
+        let is_too_large = held.is_too_large();
+        let bytes = held.into_bytes();
+        Ok(if is_too_large { Gathered::Begun(bytes, Objection::too_large()) } else { Gathered::Whole(bytes) })
     }
 }
 

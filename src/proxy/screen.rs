@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 
 use super::hints::Hints;
+use super::holding::{Holding, Share};
 use super::judgement::Asked;
 use super::reading;
 use super::tap::is_json;
@@ -31,11 +32,14 @@ pub(super) struct Screen {
     /// Whether anything is changed; otherwise hints are learned, and that is all.
     edits: bool,
     params: Arc<reading::Params>,
+    /// Of an event stream, what waits for the end of its event.
+    share: Share,
 }
 
 /// Why an answer is not passed on.
 const UNREADABLE: &str = "a list in the upstream's answer cannot be read, so nothing can be taken out of it";
 const TOO_LARGE: &str = "a list in the upstream's answer is larger than limits.inspect_answer";
+const NO_ROOM: &str = "no room is left in limits.inspect_total to hold back an event";
 const CODED: &str = "the upstream compressed an answer that has to be read, although it was asked not to";
 
 impl Screen {
@@ -46,8 +50,9 @@ impl Screen {
         asked: Asked,
         edits: bool,
         params: &Arc<reading::Params>,
+        share: Share,
     ) -> Self {
-        Self { permit, narrowing, hints, asked, edits, params: Arc::clone(params) }
+        Self { permit, narrowing, hints, asked, edits, params: Arc::clone(params), share }
     }
 
     /// Puts the answer behind the screen. A single answer is read whole, so that it has its right length;
@@ -87,23 +92,26 @@ impl Screen {
     }
 
     /// Reads a single answer.
-    async fn read(self, mut body: Arriving) -> Result<Screened, Failure> {
-        let mut text = BytesMut::new();
+    async fn read(mut self, mut body: Arriving) -> Result<Screened, Failure> {
+        let mut text = Holding::new(self.params.inspect_answer, self.share.part(0));
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(Failure::Broken)?.into_data() else { continue };
-            text.extend_from_slice(&data);
-            if text.len() > self.params.inspect_answer {
-                self.check_begun(&text).map_err(Failure::Invalid)?;
-                return Ok(Screened(Kind::Begun(Some(text.freeze()), body)));
+            let has_room = text.push(data).is_ok();
+            if text.is_too_large() || !has_room && !self.edits {
+                self.check_begun(text.bytes()).map_err(Failure::Invalid)?;
+                return Ok(Screened(Kind::Begun(Some(text.into_bytes()), body)));
+            }
+            if !has_room {
+                return Err(Failure::NoRoom);
             }
         }
-        let text = text.freeze();
+        let (text, share) = text.into_parts();
         if text.is_empty() {
             return Ok(Screened(Kind::Whole(None)));
         }
         let changed = self.filtered(&text).map_err(Failure::Invalid)?;
         let text = changed.map_or(text, Bytes::from);
-        Ok(Screened(Kind::Whole(Some(text))))
+        Ok(Screened(Kind::Whole(Some(share.bind(text)))))
     }
 
     /// The text of a message without what its reader may not use; `None` if it stays as it is.
@@ -264,6 +272,14 @@ impl Stream {
                 Ok(out) if out.is_empty() => {}
                 out => return Poll::Ready(Some(out)),
             }
+            let waiting = if self.through { 0 } else { self.events.waiting() };
+            if self.screen.share.resize(waiting).is_err() {
+                if self.screen.edits {
+                    return Poll::Ready(Some(Err(Broken::Screened(NO_ROOM))));
+                }
+                self.through = true;
+                continue;
+            }
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
@@ -299,7 +315,10 @@ impl Body for Screened {
                 Some(text) => Poll::Ready(Some(Ok(Frame::data(text)))),
                 None => upstream(body, cx),
             },
-            Kind::Events(stream) => stream.poll(cx).map(|data| data.map(|data| data.map(Frame::data))),
+            Kind::Events(stream) => stream.poll(cx).map(|data| {
+                // until it has been taken it is held here
+                data.map(|data| data.map(|data| Frame::data(stream.screen.share.part(data.len()).bind(data))))
+            }),
         }
     }
 

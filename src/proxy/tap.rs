@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::Method;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::request::Parts;
 
+use super::holding::{Holding, Share};
 use super::reading;
 use crate::audit::{Arguments, McpFacts};
 use crate::mcp::Body;
@@ -20,50 +21,39 @@ pub struct Params {
     pub arguments: Arguments,
 }
 
-/// The pieces of a body so far.
+/// A body so far.
 #[derive(Debug)]
 pub(super) struct Tap {
-    pieces: Vec<Bytes>,
-    bytes: usize,
+    /// None if it is larger than is read, or no room was left: then its memory has been let go.
+    held: Option<Holding>,
     params: Arc<reading::Params>,
 }
 
 impl Tap {
     /// A tap for a body that may be a message.
-    pub(super) fn new(head: &Parts, params: &Arc<reading::Params>) -> Option<Box<Self>> {
+    pub(super) fn new(head: &Parts, params: &Arc<reading::Params>, share: impl FnOnce() -> Share) -> Option<Box<Self>> {
         let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let may_be_read = head.method == Method::POST
             && content_type.is_some_and(is_json)
             && !head.headers.contains_key(CONTENT_ENCODING)
             && params.tap.limit > 0;
-        may_be_read.then(|| Box::new(Self { pieces: Vec::new(), bytes: 0, params: Arc::clone(params) }))
+        may_be_read.then(|| {
+            let nothing = Holding::new(params.tap.limit, share());
+            Box::new(Self { held: Some(nothing), params: Arc::clone(params) })
+        })
     }
 
     /// Keeps a piece, which costs nothing but its memory.
     pub(super) fn keep(&mut self, piece: &Bytes) {
-        self.bytes += piece.len();
-        if self.bytes > self.params.tap.limit {
-            self.pieces.clear();
-        } else {
-            self.pieces.push(piece.clone());
-        }
+        self.held = self.held.take().and_then(|mut held| {
+            let fits = held.push(piece.clone()).is_ok();
+            (fits && !held.is_too_large()).then_some(held)
+        });
     }
 
     /// Reads the body, which is through.
     pub(super) fn read(self) -> Option<McpFacts> {
-        if self.bytes > self.params.tap.limit {
-            return None;
-        }
-        let whole = match &*self.pieces {
-            [one] => one.clone(),
-            several => {
-                let mut whole = BytesMut::with_capacity(self.bytes);
-                for piece in several {
-                    whole.extend_from_slice(piece);
-                }
-                whole.freeze()
-            }
-        };
+        let whole = self.held?.into_bytes();
         let body = Body::read(&whole).ok()?;
         Some(McpFacts::of_body(&body, &self.params.tap.arguments))
     }

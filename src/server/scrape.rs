@@ -108,6 +108,7 @@ impl Scrape {
     fn connections(&self, page: &mut Page<'_>) -> fmt::Result {
         let Counts { accepted, not_accepted, refused, handshakes_failed } = &*self.connections;
         page.gauge("open_connections", "Clients' open connections.", self.proxy.descriptors.clients.value())?;
+        page.gauge("held_bytes", "What is held back of bodies to be read.", self.proxy.budget.taken() as u64)?;
         page.counter("connections_total", "Clients' connections that were accepted.", accepted.value())?;
         page.counter(
             "connection_failures_total",

@@ -286,8 +286,8 @@ fn nothing_that_belongs_to_one_hop_is_forwarded() {
         &origin,
         &get(
             &token,
-            "Connection: close, X-Nominated, Host, Authorization, Content-Length\r\nConnection: TE, y-nominated, upgrade\r\n\
-             X-Nominated: 1\r\nY-Nominated: 1\r\nKeep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\n\
+            "Connection: close, X-Nominated, Host, Authorization, Content-Length\r\n\
+             Connection: TE, y-nominated, upgrade\r\nX-Nominated: 1\r\nY-Nominated: 1\r\nKeep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\n\
              Proxy-Authorization: Basic eA==\r\nTE: trailers, deflate\r\nTrailer: X-Auth-User\r\n\
              Upgrade: h2c, websocket\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\nMcp-Param-Region: kept\r\n\
              Mcp-Session-Id: kept\r\nLast-Event-ID: kept\r\n",

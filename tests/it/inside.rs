@@ -48,6 +48,7 @@ impl House {
             streams: Arc::new(Streams::new(Arc::clone(&published.directory))),
             sessions: Sessions::new(&config.proxy.sessions),
             hints: Hints::default(),
+            budget: config.proxy.reading.budget(),
             descriptors: Descriptors::default(),
             rates: Rates::new(&config.proxy.rates),
             in_flight: InFlight::new(config.proxy.streams_per_token),

@@ -31,6 +31,7 @@ mod frames;
 mod guesses;
 mod harness;
 mod headers;
+mod holding;
 mod hostile;
 mod http2;
 mod inside;

@@ -28,6 +28,7 @@ impl Trouble {
             Failure::Broken(_) => Some(Self::BrokenOff),
             Failure::Invalid(_) => Some(Self::Invalid),
             Failure::Overloaded
+            | Failure::NoRoom
             | Failure::BodyTooLarge
             | Failure::BodyStalled
             | Failure::BodyBroken

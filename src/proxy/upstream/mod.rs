@@ -78,6 +78,9 @@ pub(super) enum Failure {
     /// No descriptor for a connection, so nothing was sent.
     #[error("no descriptor is left for a connection to the upstream")]
     Overloaded,
+    /// The answer has to be read whole, and no memory is left for that.
+    #[error("no room is left in limits.inspect_total to hold back the answer")]
+    NoRoom,
     /// No connection, so nothing was sent.
     #[error("cannot connect to the upstream: {0}")]
     Unreachable(#[source] io::Error),
