@@ -186,12 +186,13 @@ impl House {
             Exit::failure(format!("cannot open the audit log {place}: {error}"))
         })?;
         let drain = Drain::default();
+        let sessions = Sessions::new(&proxy.sessions);
         let shared = proxy::Shared {
             directory: Arc::clone(&published.directory),
             finder: published.finder.clone(),
             upstream: Arc::default(),
-            streams: Arc::new(Streams::new(Arc::clone(&published.directory))),
-            sessions: Sessions::new(&proxy.sessions),
+            streams: Arc::new(Streams::new(Arc::clone(&published.directory), sessions.clone())),
+            sessions,
             hints: Hints::default(),
             budget: proxy.reading.budget(),
             rates: Rates::new(&proxy.rates),

@@ -17,10 +17,8 @@ use super::endpoint::Endpoint;
 use super::in_flight::Turn;
 use super::pace::Pace;
 use super::screen::{Broken, Screened};
-use super::sessions::Named;
-use super::streams::{Leash, Streams, Watched};
+use super::streams::{Leash, Right, Streams, Watched};
 use super::tap::Tap;
-use crate::access::Permit;
 use crate::audit::{AuditRecord, McpFacts, OpenRecord, RequestId, session_digest};
 use crate::deadline::Deadline;
 use crate::verdict::Ended;
@@ -241,7 +239,7 @@ struct Relay {
     request: Arc<Meter>,
     bytes: u64,
     ended: Option<Ended>,
-    permit: Permit,
+    right: Right,
     /// How long the next part of an answer that is no stream may be in coming, where the operator wants that.
     patience: Option<Duration>,
     deadline: Deadline,
@@ -283,7 +281,7 @@ impl Outgoing {
         patience: Option<Duration>,
         request: Arc<Meter>,
         record: OpenRecord,
-        permit: Permit,
+        right: Right,
         turn: Turn,
         streams: Arc<Streams>,
     ) -> Self {
@@ -294,7 +292,7 @@ impl Outgoing {
             request,
             bytes: 0,
             ended: None,
-            permit,
+            right,
             deadline: Deadline::default(),
             _turn: turn,
             streams,
@@ -358,7 +356,7 @@ impl Relay {
     fn is_cut(&mut self, cx: &Context<'_>) -> bool {
         let watched = self
             .watched
-            .get_or_insert_with(|| self.streams.watch(&self.permit, self.record.take(), &self.request, self.bytes));
+            .get_or_insert_with(|| self.streams.watch(&mut self.right, self.record.take(), &self.request, self.bytes));
         let Some(ended) = watched.poll_cut(cx) else { return false };
         self.ended = Some(ended);
         self.body.close();
@@ -369,20 +367,16 @@ impl Relay {
 impl Relay {
     /// Reads what the stream begins with. Whose the session is, is known before the client hears of it.
     fn look_for_session(&mut self, data: &[u8]) {
-        let Some(Poll::Ready(named)) =
-            self.endpoint.as_mut().map(|endpoint| endpoint.read(data, self.permit.grant().user()))
-        else {
-            return;
-        };
+        let Some(Poll::Ready(named)) = self.endpoint.as_mut().map(|endpoint| endpoint.read(data)) else { return };
         self.endpoint = None;
-        let session = named.as_ref().and_then(Named::first).map(session_digest);
-        let Some(session) = session else { return };
-        let note = |facts: &mut AuditRecord| facts.session = Some(session);
+        let Some(named) = named else { return };
+        let note = |facts: &mut AuditRecord| facts.session = named.first().map(session_digest);
         match (&self.watched, &mut self.record) {
             (Some(watched), _) => watched.note(note),
             (None, Some(record)) => record.note(note),
             (None, None) => {}
         }
+        self.streams.claim(named, &mut self.right, self.watched.as_ref());
     }
 
     /// Ready once the upstream has paused for too long.

@@ -5,7 +5,7 @@ use std::task::Poll;
 
 use http::{HeaderMap, Response, Uri};
 
-use super::sessions::{self, Named, Sessions};
+use super::sessions::{self, Named};
 use super::upstream::is_event_stream;
 use crate::mcp::sse::{self, Events};
 
@@ -13,31 +13,26 @@ use crate::mcp::sse::{self, Events};
 const MOST: usize = 4 * 1024;
 
 /// Reads the beginning of a stream.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Endpoint {
     events: Events,
     read: usize,
-    sessions: Sessions,
 }
 
 impl Endpoint {
     /// A reader for an answer to a GET that names no session, if it is a stream.
-    pub(super) fn of<B>(answer: &Response<B>, sessions: &Sessions) -> Option<Box<Self>> {
-        is_event_stream(answer)
-            .then(|| Box::new(Self { events: Events::default(), read: 0, sessions: sessions.clone() }))
+    pub(super) fn of<B>(answer: &Response<B>) -> Option<Box<Self>> {
+        is_event_stream(answer).then(Box::default)
     }
 
-    /// Reads on, before anybody else does. The session, if one is named, is this user's from here on.
-    pub(super) fn read(&mut self, chunk: &[u8], user: &str) -> Poll<Option<Named>> {
+    /// Reads on, before the client does. Ready once the session is known, or known not to be named.
+    pub(super) fn read(&mut self, chunk: &[u8]) -> Poll<Option<Named>> {
         self.read += chunk.len();
         self.events.push(chunk);
         while let Some(event) = self.events.next_event() {
             if let Some(data) = sse::data(&event) {
-                let named = (sse::name(&event) == Some(b"endpoint")).then(|| named(&data)).flatten();
-                if let Some(named) = &named {
-                    self.sessions.claim(named, user);
-                }
-                return Poll::Ready(named);
+                let is_endpoint = sse::name(&event) == Some(b"endpoint");
+                return Poll::Ready(if is_endpoint { named(&data) } else { None });
             }
         }
         if self.read > MOST { Poll::Ready(None) } else { Poll::Pending }
@@ -53,44 +48,35 @@ fn named(address: &str) -> Option<Named> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use http::header::CONTENT_TYPE;
 
-    use super::super::sessions::Params;
     use super::*;
 
-    fn owners() -> Sessions {
-        Sessions::new(&Params { capacity: 100, idle: Duration::from_hours(1) })
-    }
-
-    fn endpoint(sessions: &Sessions) -> Endpoint {
+    fn read(stream: &str) -> Option<Named> {
         let answer = Response::builder().header(CONTENT_TYPE, "text/event-stream; charset=utf-8").body(()).unwrap();
-        *Endpoint::of(&answer, sessions).unwrap()
+        let mut endpoint = Endpoint::of(&answer).unwrap();
+        let told = stream.bytes().find_map(|byte| match endpoint.read(&[byte]) {
+            Poll::Ready(named) => Some(named),
+            Poll::Pending => None,
+        });
+        told.expect("it is known by the end of this stream")
     }
 
     #[test]
-    fn a_session_is_hers_whose_stream_names_it() {
-        for (stream, id) in [
-            ("event: endpoint\ndata: /messages?sessionId=made\n\n", "made"),
-            (": ping\r\n\r\nevent: endpoint\r\ndata: /m/?x=1&session_id=made\r\n\r\ndata: {}", "made"),
-            ("\u{feff}data:http://host/m?sessionId=a%2Fb#x\nevent:endpoint\n\n", "a/b"),
+    fn the_first_event_names_the_session() {
+        for (stream, query) in [
+            ("event: endpoint\ndata: /messages?sessionId=made\n\n", "sessionId=made"),
+            (": ping\r\n\r\nevent: endpoint\r\ndata: /m/?x=1&session_id=made\r\n\r\ndata: {}", "sessionId=made"),
+            ("\u{feff}data:http://host/m?sessionId=a%2Fb#x\nevent:endpoint\n\n", "session_id=a/b"),
         ] {
-            let sessions = owners();
-            let mut endpoint = endpoint(&sessions);
-            let told = stream.bytes().find_map(|byte| match endpoint.read(&[byte], "alice") {
-                Poll::Ready(named) => Some(named),
-                Poll::Pending => None,
-            });
-            assert!(told.flatten().is_some(), "{stream}");
-            let named = named(&format!("/m?sessionId={}", id.replace('/', "%2f"))).unwrap();
-            assert!(sessions.may_use(&named, "alice") && !sessions.may_use(&named, "bob"), "{stream}");
+            let of_query = sessions::named(&HeaderMap::new(), &format!("/?{query}").parse().unwrap()).unwrap();
+            assert_eq!(read(stream).map(Named::into_keys), Some(of_query.into_keys()), "{stream}");
         }
     }
 
     #[test]
     fn what_is_no_endpoint_names_no_session() {
-        let long = format!(": {}\n", "x".repeat(MOST));
+        let long = format!(": {}\nevent: endpoint\ndata: /messages?sessionId=made\n\n", "x".repeat(MOST));
         for stream in [
             "data: /messages?sessionId=made\n\n",
             "event: message\ndata: /messages?sessionId=made\n\n",
@@ -99,8 +85,8 @@ mod tests {
             "data: {}\n\nevent: endpoint\ndata: /messages?sessionId=made\n\n",
             long.as_str(),
         ] {
-            assert!(matches!(endpoint(&owners()).read(stream.as_bytes(), "alice"), Poll::Ready(None)), "{stream}");
+            assert!(read(stream).is_none(), "{stream}");
         }
-        assert!(Endpoint::of(&Response::new(()), &owners()).is_none());
+        assert!(Endpoint::of(&Response::new(())).is_none());
     }
 }

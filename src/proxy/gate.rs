@@ -24,8 +24,8 @@ use super::rate::{self, Rates};
 use super::reading::{self, Reading, drain};
 use super::rewrite::{self, Hop, Rules};
 use super::screen::{Screen, Screened};
-use super::sessions::{self, Named, Sessions};
-use super::streams::Streams;
+use super::sessions::{self, Named, SessionKey, Sessions};
+use super::streams::{Right, Streams};
 use super::upstream::{self, Arriving, Counts, Failure, Reply, Upstream};
 use crate::access::{Credential, Denial, Directory, Finding, IdentityHeaders, Permit, Question};
 use crate::audit::{AuditLog, OpenRecord, session_digest};
@@ -202,8 +202,9 @@ impl Gate {
                 record.note(|facts| facts.reason = Reason::Ok);
                 let hop = Hop { client_ip: ip, secure, host, request_id, trace };
                 match self.forward(request, &permit, named, &hop, &mut record).await {
-                    Ok((reply, endpoint)) => {
-                        self.follow(reply, permit, turn, record).map(|body| body.read_by(endpoint))
+                    Ok(Answered { reply, sessions, endpoint }) => {
+                        let right = Right { permit, sessions };
+                        self.follow(reply, right, turn, record).map(|body| body.read_by(endpoint))
                     }
                     Err(Some(answer)) => close(answer, record),
                     // the client has left: nobody reads an answer, and the record says so by not having one
@@ -326,8 +327,7 @@ impl Gate {
         Ok(verdict.and_then(|permit| self.streams.confirm(&permit).map(|()| permit)))
     }
 
-    /// Reads of a request what has to be read, sends it upstream and judges the head of the answer. The
-    /// error is what to answer instead, if there is anybody left to hear it.
+    /// Reads of a request what has to be read, sends it upstream and judges the head of the answer. The error is what to answer instead, if there is anybody left to hear it.
     async fn forward(
         &self,
         request: Request<Incoming>,
@@ -335,7 +335,7 @@ impl Gate {
         mut named: Named,
         hop: &Hop,
         record: &mut OpenRecord,
-    ) -> Result<(Reply<Screened>, Option<Box<Endpoint>>), Option<Answer>> {
+    ) -> Result<Answered, Option<Answer>> {
         let may_be_told_session = request.method() == Method::GET && named.first().is_none();
         let cleared = self.reading.clear(request, permit, record).await?;
         let (forward, screen) = self.rules.request(cleared, permit, hop)?;
@@ -359,21 +359,29 @@ impl Gate {
         if let Some(made) = named.add(reply.response.headers()) {
             record.note(|facts| facts.session = Some(session_digest(&made)));
         }
-        if reply.response.status().is_success() {
-            self.sessions.claim(&named, permit.grant().user());
+        if !reply.response.status().is_success() {
+            return Ok(Answered { reply, sessions: Vec::new(), endpoint: None });
         }
-        let endpoint = if may_be_told_session { Endpoint::of(&reply.response, &self.sessions) } else { None };
-        Ok((reply, endpoint))
+        let endpoint = if may_be_told_session { Endpoint::of(&reply.response) } else { None };
+        self.sessions.claim(&named, permit.grant().user());
+        Ok(Answered { reply, sessions: named.into_keys(), endpoint })
     }
 
     /// Hands the upstream's answer on, together with the record that its end closes.
-    fn follow(&self, reply: Reply<Screened>, permit: Permit, turn: Turn, mut record: OpenRecord) -> Response<Outgoing> {
+    fn follow(&self, reply: Reply<Screened>, right: Right, turn: Turn, mut record: OpenRecord) -> Response<Outgoing> {
         let Reply { response, arrived, patience, request } = reply;
         record.note(|facts| facts.status = Some(response.status()));
         record.answered(arrived.into());
         let streams = Arc::clone(&self.streams);
-        response.map(|body| Outgoing::relay(body, patience, request, record, permit, turn, streams))
+        response.map(|body| Outgoing::relay(body, patience, request, record, right, turn, streams))
     }
+}
+
+/// An answer, the sessions that it is in, and who is to look for another one at its beginning.
+struct Answered {
+    reply: Reply<Screened>,
+    sessions: Vec<SessionKey>,
+    endpoint: Option<Box<Endpoint>>,
 }
 
 /// The answer as it may be passed on: without what belongs to the upstream alone, and behind a screen if

@@ -36,7 +36,7 @@ const MOST: usize = 4;
 type Sha256Of = [u8; 32];
 
 /// The SHA-256 of a session's id, or of what all spellings of it have in common.
-type SessionKey = Sha256Of;
+pub(super) type SessionKey = Sha256Of;
 
 /// The sessions that a request names, and then its answer; mostly one or none.
 #[derive(Debug)]
@@ -52,6 +52,11 @@ impl Named {
     /// The SHA-256 of the first id.
     pub(super) fn first(&self) -> Option<&Sha256Of> {
         self.first.as_ref()
+    }
+
+    /// All of them.
+    pub(super) fn into_keys(self) -> Vec<SessionKey> {
+        self.sessions
     }
 
     /// Adds those that the head of an answer names; returns the SHA-256 of the first id, unless it is the one that the
@@ -97,6 +102,13 @@ impl Sessions {
             if !self.owners.contains_key(session) {
                 self.owners.entry(*session).or_insert_with(|| user.into());
             }
+        }
+    }
+
+    /// `user` has an answer open in these sessions, which is as good as a request of hers.
+    pub(super) fn keep(&self, sessions: &[SessionKey], user: &str) {
+        for session in sessions {
+            self.owners.entry(*session).or_insert_with(|| user.into());
         }
     }
 }
@@ -275,6 +287,26 @@ mod tests {
         assert!(uses(&sessions, &in_query("new"), "alice"));
         sessions.owners.run_pending_tasks();
         assert!(!uses(&sessions, &in_query("new"), "bob"));
+    }
+
+    #[test]
+    fn a_session_that_is_kept_is_not_the_one_that_is_used_least() {
+        let sessions = sessions();
+        let hers = in_query("hers");
+        assert!(uses(&sessions, &hers, "alice"));
+        for other in 0..1000 {
+            assert!(uses(&sessions, &in_query(&other.to_string()), "bob"));
+            if other % 50 == 0 {
+                sessions.keep(&hers.sessions, "alice");
+                sessions.owners.run_pending_tasks();
+            }
+        }
+        assert!(!uses(&sessions, &hers, "bob"));
+        sessions.owners.invalidate_all();
+        sessions.keep(&hers.sessions, "alice");
+        assert!(!uses(&sessions, &hers, "bob"), "and if it was forgotten, it is hers again");
+        sessions.keep(&hers.sessions, "bob");
+        assert!(uses(&sessions, &hers, "alice"), "unless it is somebody's");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use atomic_waker::AtomicWaker;
 use jiff::Timestamp;
 
 use super::body::Meter;
+use super::sessions::{Named, SessionKey, Sessions};
 use crate::access::{Denial, Directory, Finding, Grant, Permit};
 use crate::audit::{AuditRecord, OpenRecord, RequestId};
 use crate::metrics::Histogram;
@@ -25,6 +26,7 @@ use crate::verdict::{Ended, Reason};
 #[derive(Debug)]
 pub struct Streams {
     directory: Arc<ArcSwap<Directory>>,
+    sessions: Sessions,
     open: Mutex<HashMap<u64, Arc<Handle>>>,
     next: AtomicU64,
     lifetimes: Histogram,
@@ -35,10 +37,22 @@ pub struct Streams {
 /// An answer that has been watched for so many ticks is told of in the audit log.
 const LONG: u64 = 4;
 
+/// Every so many ticks, the sessions of open answers are used.
+const KEEP: u64 = 4;
+
+/// By what right an answer is open, and in which sessions.
+#[derive(Debug)]
+pub(super) struct Right {
+    pub(super) permit: Permit,
+    /// Until it is watched.
+    pub(super) sessions: Vec<SessionKey>,
+}
+
 /// One open answer, as its reviewers see it.
 #[derive(Debug)]
 pub(super) struct Handle {
     permit: Permit,
+    sessions: Mutex<Vec<SessionKey>>,
     /// What is known of the token by now.
     grant: ArcSwap<Grant>,
     cut: AtomicU8,
@@ -56,10 +70,11 @@ const REVOKED: u8 = 1;
 const EXPIRED: u8 = 2;
 
 impl Streams {
-    /// Nothing open yet. Permits are reviewed by `directory`.
-    pub fn new(directory: Arc<ArcSwap<Directory>>) -> Self {
+    /// Nothing open yet. Permits are reviewed by `directory`, and what is open keeps its `sessions` in use.
+    pub fn new(directory: Arc<ArcSwap<Directory>>, sessions: Sessions) -> Self {
         Self {
             directory,
+            sessions,
             open: Mutex::default(),
             next: AtomicU64::new(0),
             ticks: AtomicU64::new(0),
@@ -77,6 +92,15 @@ impl Streams {
         &self.lifetimes
     }
 
+    /// An answer says in its body which session it is in: that of the user by whose right it is open.
+    pub(super) fn claim(&self, named: Named, right: &mut Right, watched: Option<&Watched>) {
+        self.sessions.claim(&named, right.permit.grant().user());
+        match watched {
+            Some(watched) => locked(&watched.leash.0.sessions).extend(named.into_keys()),
+            None => right.sessions.extend(named.into_keys()),
+        }
+    }
+
     /// Ends every answer whose permit `directory` would no longer give.
     pub fn review(&self, directory: &Directory, now: Timestamp) {
         // reviewed outside the lock, so that requests do not wait for it
@@ -86,8 +110,8 @@ impl Streams {
         }
     }
 
-    /// Looks at every answer: one whose token has come to its end by itself is ended, and one that has
-    /// been open for a while is told of in the audit log. To be called at equal intervals.
+    /// Looks at every answer: one whose token has come to its end by itself is ended, one that has been open for a
+    /// while is told of in the audit log, and the sessions of all are in use. To be called at equal intervals.
     pub fn tick(&self, now: Timestamp) {
         let ticks = self.ticks.fetch_add(1, Ordering::Relaxed);
         let is_over = |handle: &Handle| handle.grant.load().ends_at().is_some_and(|end| end <= now);
@@ -99,6 +123,13 @@ impl Streams {
                 handle.cut_for(handle.grant.load().objection(now).unwrap_or(Reason::Expired));
             } else {
                 handle.announce();
+            }
+        }
+        if ticks.is_multiple_of(KEEP) {
+            let in_sessions = |handle: &&Arc<Handle>| !locked(&handle.sessions).is_empty();
+            let found: Vec<_> = self.lock().values().filter(in_sessions).cloned().collect();
+            for handle in found {
+                self.sessions.keep(&locked(&handle.sessions), handle.permit.grant().user());
             }
         }
     }
@@ -131,13 +162,15 @@ impl Streams {
     /// from being told of.
     pub(super) fn watch(
         self: &Arc<Self>,
-        permit: &Permit,
+        right: &mut Right,
         record: Option<OpenRecord>,
         request: &Arc<Meter>,
         bytes_out: u64,
     ) -> Watched {
+        let permit = &right.permit;
         let handle = Arc::new(Handle {
             permit: permit.clone(),
+            sessions: Mutex::new(std::mem::take(&mut right.sessions)),
             grant: ArcSwap::new(Arc::clone(permit.grant())),
             cut: AtomicU8::new(GOES_ON),
             since: self.ticks.load(Ordering::Relaxed),

@@ -41,12 +41,13 @@ impl House {
         let source = Source::open(&config.source, &config.policy).unwrap();
         let published = source.published().clone();
         let (audit, writer) = AuditLog::open(&config.audit).unwrap();
+        let sessions = Sessions::new(&config.proxy.sessions);
         let shared = Shared {
             directory: Arc::clone(&published.directory),
             finder: published.finder.clone(),
             upstream: Arc::default(),
-            streams: Arc::new(Streams::new(Arc::clone(&published.directory))),
-            sessions: Sessions::new(&config.proxy.sessions),
+            streams: Arc::new(Streams::new(Arc::clone(&published.directory), sessions.clone())),
+            sessions,
             hints: Hints::default(),
             budget: config.proxy.reading.budget(),
             descriptors: Descriptors::default(),

@@ -6,6 +6,7 @@ use std::io::{BufReader, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::harness::{Folder, Keep, Origin, Proxy, connect, eventually, get, post, read_chunk, read_head};
@@ -364,6 +365,31 @@ fn a_session_that_the_upstream_does_not_accept_is_not_its_users() {
         upstream.send(format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"));
         assert_eq!(client.answer().status.to_string(), answer[..3]);
     }
+}
+
+#[test]
+fn a_session_is_in_use_as_long_as_a_stream_of_it_is_open() {
+    let (origin, folder) = (Stage::new(), Folder::new());
+    let (alice, bob) = (folder.token("alice", &[]), folder.token("bob", &[]));
+    let proxy = folder.serve(&origin.url(), "[timeouts]\nsession_idle = \"2s\"");
+    let request = |token| get(token, "mcp-session-id: s1\r\n");
+    let mut stream = Line::to(&proxy.address);
+    stream.send(request(&alice));
+    let mut upstream = origin.accept();
+    upstream.request();
+    upstream.send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n");
+    assert_eq!(stream.answer_head().status, 200);
+    thread::sleep(Duration::from_secs(4));
+    assert_eq!(proxy.ask(&request(&bob)).status, 404, "it is alice's, who has said nothing since");
+    drop((stream, upstream));
+    thread::sleep(Duration::from_secs(4));
+    let mut client = Line::to(&proxy.address);
+    client.send(request(&bob));
+    // nobody uses it any more
+    let mut upstream = origin.accept();
+    upstream.request();
+    upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    assert_eq!(client.answer().status, 200);
 }
 
 #[test]
