@@ -229,14 +229,15 @@ mod tests {
     fn a_call_is_told_without_its_arguments() {
         let body = r#"[{"id":1,"method":"tools/call","params":{"name":"echo","arguments":{"password":"canary"}}},
             {"id":2,"method":"resources/read","params":{"uri":"db://user:canary@host/table?key=canary#canary"}},
-            {"id":3,"method":"prompts/get","params":{"name":"greet\u202e"}},{"id":4,"result":{"secret":"canary"}}]"#;
+            {"id":3,"method":"prompts/get","params":{"name":"greet\u202e"}},{"id":4,"result":{"secret":"canary"}},
+            {"id":5,"method":"subscriptions/listen","params":{"notifications":{"resourceSubscriptions":["a:b?canary","c:d"]}}}]"#;
         let calls = calls(body, &Arguments::default());
         let prefix = Prefix::default();
         let told: Vec<_> = calls.iter().map(|call| call.shown(&prefix)).collect();
         let told = serde_json::to_string(&told).unwrap();
         assert_eq!(
             told,
-            r#"[{"method":"tools/call","tool":"echo"},{"method":"resources/read","resource":"db://host/table"},{"method":"prompts/get","prompt":"greet�"},{}]"#
+            r#"[{"method":"tools/call","tool":"echo"},{"method":"resources/read","resource":"db://host/table"},{"method":"prompts/get","prompt":"greet�"},{},{"method":"subscriptions/listen","resource":"a:b"}]"#
         );
     }
 

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use super::json::{JsonError, Reader};
+use super::params::{Deciding, Params, Reference, read_params, text};
 
 /// How many levels of arrays and objects a message may have.
 pub const MAX_DEPTH: usize = 64;
@@ -14,6 +15,8 @@ pub const MAX_DEPTH: usize = 64;
 pub const MAX_BATCH: usize = 100;
 /// The longest name, URI or task id in bytes.
 pub const MAX_NAME: usize = 8192;
+/// How many resources a body may subscribe to: each is judged by itself.
+pub const MAX_SUBSCRIPTIONS: usize = 100;
 /// The longest id of a request in bytes.
 const MAX_ID: usize = 256;
 
@@ -53,6 +56,9 @@ pub enum Unreadable {
     /// More messages than anybody sends.
     #[error("it is a batch of more than {MAX_BATCH} messages")]
     LargeBatch,
+    /// More resources than are judged at once.
+    #[error("it subscribes to more than {MAX_SUBSCRIPTIONS} resources")]
+    ManySubscriptions,
 }
 
 /// What a message is.
@@ -90,6 +96,8 @@ pub struct Message<'t> {
     pub method: Cow<'t, str>,
     /// The name, URI or task id that says what the method is to work on.
     pub name: Option<Cow<'t, str>>,
+    /// The resources that `subscriptions/listen` wants to hear of, by their URIs.
+    pub subscriptions: Vec<Cow<'t, str>>,
     /// The arguments as they stand in the body.
     pub arguments: Option<&'t str>,
     /// The revision of the protocol that it names.
@@ -107,8 +115,21 @@ enum Subject {
 }
 
 impl Message<'_> {
-    /// What it asks for; a response asks for nothing.
+    /// What it asks for, or the first of several things; a response asks for nothing.
     pub fn call(&self) -> Option<Call<'_>> {
+        self.subscribed().next().or_else(|| self.asked())
+    }
+
+    /// All that it asks for, which has to be allowed as a whole.
+    pub fn calls(&self) -> impl Iterator<Item = Call<'_>> {
+        self.asked().into_iter().chain(self.subscribed())
+    }
+
+    fn subscribed(&self) -> impl Iterator<Item = Call<'_>> {
+        self.subscriptions.iter().map(|uri| Call::Resource(uri))
+    }
+
+    fn asked(&self) -> Option<Call<'_>> {
         let name = self.name.as_deref();
         match (self.kind, self.subject, name) {
             (Kind::Response, _, _) => None,
@@ -148,11 +169,15 @@ impl<'t> Body<'t> {
         let mut messages = Vec::with_capacity(1);
         let is_batch = reader.peek()? == b'[';
         if is_batch {
+            let mut subscriptions = 0;
             reader.items(|reader| {
                 if messages.len() == MAX_BATCH {
                     return Err(Unreadable::LargeBatch);
                 }
-                read_message(reader).map(|message| messages.push(message))
+                let message = read_message(reader)?;
+                subscriptions += message.subscriptions.len();
+                messages.push(message);
+                if subscriptions > MAX_SUBSCRIPTIONS { Err(Unreadable::ManySubscriptions) } else { Ok(()) }
             })?;
         } else {
             messages.push(read_message(&mut reader)?);
@@ -162,67 +187,7 @@ impl<'t> Body<'t> {
     }
 }
 
-// --- Members that decide --------------------------------------------------------------------
-
-/// The deciding members of one object, and which of them have been seen.
-struct Deciding<const N: usize> {
-    names: &'static [&'static str; N],
-    seen: [bool; N],
-}
-
-impl<const N: usize> Deciding<N> {
-    fn of(names: &'static [&'static str; N]) -> Self {
-        Self { names, seen: [false; N] }
-    }
-
-    /// The name if `key` is one that decides; it must be the first of its kind and rightly spelt.
-    fn take(&mut self, key: &str) -> Result<&'static str, Unreadable> {
-        for (name, seen) in self.names.iter().zip(&mut self.seen) {
-            if key == *name {
-                return if std::mem::replace(seen, true) { Err(Unreadable::Twice(name)) } else { Ok(name) };
-            }
-        }
-        match self.names.iter().find(|name| is_same_folded(key, name)) {
-            Some(name) => Err(Unreadable::Respelt(name)),
-            None => Ok(""),
-        }
-    }
-}
-
-/// Whether two names are the same for a parser that does not heed case. Two letters outside of ASCII
-/// fold into it.
-fn is_same_folded(key: &str, name: &str) -> bool {
-    if key.is_ascii() {
-        return key.eq_ignore_ascii_case(name);
-    }
-    let fold = |letter| match letter {
-        '\u{17f}' => 's',
-        '\u{212a}' => 'k',
-        letter => letter,
-    };
-    key.chars()
-        .map(|letter| fold(letter).to_ascii_lowercase())
-        .eq(name.chars().map(|letter| letter.to_ascii_lowercase()))
-}
-
-/// The members of `params` that decide.
-#[derive(Default)]
-struct Params<'t> {
-    name: Option<Cow<'t, str>>,
-    uri: Option<Cow<'t, str>>,
-    task: Option<Cow<'t, str>>,
-    reference: Option<Reference<'t>>,
-    arguments: Option<&'t str>,
-    version: Option<Cow<'t, str>>,
-    meta_version: Option<Cow<'t, str>>,
-}
-
-/// What `completion/complete` is about.
-struct Reference<'t> {
-    kind: Cow<'t, str>,
-    name: Option<Cow<'t, str>>,
-    uri: Option<Cow<'t, str>>,
-}
+// --- One message ----------------------------------------------------------------------------
 
 fn read_message<'t>(reader: &mut Reader<'t>) -> Result<Message<'t>, Unreadable> {
     if reader.peek()? != b'{' {
@@ -249,6 +214,7 @@ fn read_message<'t>(reader: &mut Reader<'t>) -> Result<Message<'t>, Unreadable> 
             id,
             method: Cow::Borrowed(""),
             name: None,
+            subscriptions: Vec::new(),
             arguments: None,
             version: None,
             subject: Subject::Other,
@@ -260,11 +226,13 @@ fn read_message<'t>(reader: &mut Reader<'t>) -> Result<Message<'t>, Unreadable> 
     }
     let (subject, name) = subject(&method, &mut params)?;
     let requested = params.version.filter(|_| method == "initialize");
+    let subscriptions = if method == "subscriptions/listen" { params.subscriptions } else { Vec::new() };
     Ok(Message {
         kind: if id.is_some() { Kind::Request } else { Kind::Notification },
         id,
         method,
         name,
+        subscriptions,
         arguments: params.arguments,
         version: params.meta_version.or(requested),
         subject,
@@ -278,66 +246,8 @@ fn read_id<'t>(reader: &mut Reader<'t>) -> Result<&'t str, Unreadable> {
     if fits { Ok(raw) } else { Err(Unreadable::Odd("id")) }
 }
 
-fn read_params<'t>(reader: &mut Reader<'t>) -> Result<Params<'t>, Unreadable> {
-    let mut deciding = Deciding::of(&["name", "uri", "taskId", "ref", "arguments", "protocolVersion", "_meta"]);
-    let mut params = Params::default();
-    reader.members(|reader, key| {
-        match deciding.take(&key)? {
-            "name" => params.name = Some(text(reader, "name")?),
-            "uri" => params.uri = Some(text(reader, "uri")?),
-            "taskId" => params.task = Some(text(reader, "taskId")?),
-            "ref" if reader.peek()? == b'{' => params.reference = Some(read_reference(reader)?),
-            "arguments" => params.arguments = Some(reader.raw()?),
-            "protocolVersion" if reader.peek()? == b'"' => params.version = Some(text(reader, "protocolVersion")?),
-            "_meta" if reader.peek()? == b'{' => params.meta_version = read_meta(reader)?,
-            _ => reader.skip()?,
-        }
-        Ok::<_, Unreadable>(())
-    })?;
-    Ok(params)
-}
-
-fn read_meta<'t>(reader: &mut Reader<'t>) -> Result<Option<Cow<'t, str>>, Unreadable> {
-    let mut deciding = Deciding::of(&[META_VERSION]);
-    let mut version = None;
-    reader.members(|reader, key| {
-        if deciding.take(&key)?.is_empty() {
-            reader.skip()?;
-        } else {
-            version = Some(text(reader, META_VERSION)?);
-        }
-        Ok::<_, Unreadable>(())
-    })?;
-    Ok(version)
-}
-
-fn read_reference<'t>(reader: &mut Reader<'t>) -> Result<Reference<'t>, Unreadable> {
-    let mut deciding = Deciding::of(&["type", "name", "uri"]);
-    let mut reference = Reference { kind: Cow::Borrowed(""), name: None, uri: None };
-    reader.members(|reader, key| {
-        match deciding.take(&key)? {
-            "type" => reference.kind = text(reader, "type")?,
-            "name" => reference.name = Some(text(reader, "name")?),
-            "uri" => reference.uri = Some(text(reader, "uri")?),
-            _ => reader.skip()?,
-        }
-        Ok::<_, Unreadable>(())
-    })?;
-    Ok(reference)
-}
-
-/// A deciding string. One with control characters could be cut or trimmed on its way to who acts on it.
-fn text<'t>(reader: &mut Reader<'t>, what: &'static str) -> Result<Cow<'t, str>, Unreadable> {
-    if reader.peek()? != b'"' {
-        return Err(Unreadable::Odd(what));
-    }
-    let text = reader.string()?;
-    let fits = text.len() <= MAX_NAME && !text.chars().any(char::is_control);
-    if fits { Ok(text) } else { Err(Unreadable::Odd(what)) }
-}
-
 /// The methods that work on something with a name.
-const NAMING: [&str; 11] = [
+const NAMING: [&str; 12] = [
     "tools/call",
     "prompts/get",
     "resources/read",
@@ -348,6 +258,7 @@ const NAMING: [&str; 11] = [
     "resources/list",
     "resources/templates/list",
     "prompts/list",
+    "subscriptions/listen",
     "initialize",
 ];
 
@@ -410,12 +321,33 @@ mod tests {
             ),
             (r#"{"id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25"}}"#, Call::Method("initialize")),
             (r#"{"method":"notifications/initialized"}"#, Call::Method("notifications/initialized")),
+            (r#"{"id":1,"method":"subscriptions/listen"}"#, Call::Method("subscriptions/listen")),
+            (
+                r#"{"id":1,"params":{"notifications":{"resourceSubscriptions":["a:b"]}},"method":"subscriptions/listen"}"#,
+                Call::Resource("a:b"),
+            ),
+            (
+                r#"{"id":1,"method":"x","params":{"notifications":{"resourceSubscriptions":["a:b"]}}}"#,
+                Call::Method("x"),
+            ),
             (r#"{"id":1,"method":"x","params":[1]}"#, Call::Method("x")),
             (r#"{"id":1,"method":"x","params":null}"#, Call::Method("x")),
         ] {
             assert_eq!(one(text).call(), Some(call), "{text}");
         }
         assert_eq!(one(r#"{"jsonrpc":"2.0","id":1,"result":{"method":"tools/call"}}"#).call(), None);
+    }
+
+    #[test]
+    fn every_resource_that_is_subscribed_to_is_asked_for() {
+        let message = one(r#"{"id":1,"method":"subscriptions/listen","params":{"notifications":
+            {"toolsListChanged":true,"taskIds":["t"],"resourceSubscriptions":["a:b","c:\u0064"]}}}"#);
+        let calls: Vec<_> = message.calls().collect();
+        let expected = [Call::Method("subscriptions/listen"), Call::Resource("a:b"), Call::Resource("c:d")];
+        assert_eq!(calls, expected);
+        let read = one(r#"{"id":1,"method":"resources/read","params":{"uri":"a:b"}}"#);
+        assert_eq!(read.calls().collect::<Vec<_>>(), [Call::Resource("a:b")]);
+        assert_eq!(one(r#"{"id":1,"result":{}}"#).calls().count(), 0);
     }
 
     #[test]
@@ -444,6 +376,17 @@ mod tests {
         let batch = |count: usize| format!("[{}]", vec![r#"{"method":"ping"}"#; count].join(","));
         assert!(Body::read(batch(MAX_BATCH).as_bytes()).is_ok());
         assert_eq!(Body::read(batch(MAX_BATCH + 1).as_bytes()), Err(Unreadable::LargeBatch));
+        let listen = |count: usize| {
+            let uris = vec![r#""a:b""#; count].join(",");
+            format!(
+                r#"{{"method":"subscriptions/listen","params":{{"notifications":{{"resourceSubscriptions":[{uris}]}}}}}}"#
+            )
+        };
+        assert!(Body::read(listen(MAX_SUBSCRIPTIONS).as_bytes()).is_ok());
+        assert_eq!(Body::read(listen(MAX_SUBSCRIPTIONS + 1).as_bytes()), Err(Unreadable::ManySubscriptions));
+        let two = |count| format!("[{},{}]", listen(MAX_SUBSCRIPTIONS), listen(count));
+        assert!(Body::read(two(0).as_bytes()).is_ok());
+        assert_eq!(Body::read(two(1).as_bytes()), Err(Unreadable::ManySubscriptions));
         let named = |length| format!(r#"{{"method":"tools/call","params":{{"name":"{}"}}}}"#, "n".repeat(length));
         assert!(Body::read(named(MAX_NAME).as_bytes()).is_ok());
         assert_eq!(Body::read(named(MAX_NAME + 1).as_bytes()), Err(Unreadable::Odd("name")));
@@ -462,6 +405,18 @@ mod tests {
             prop_assert_eq!(message.name.as_deref(), Some(&*name));
             prop_assert_eq!(&*message.method, &*method);
             prop_assert_eq!(message.id.unwrap(), id.to_string());
+        }
+
+        #[test]
+        fn subscriptions_are_what_serde_json_reads(
+            uris in proptest::collection::vec("[ -~é😀]{0,20}", 0..8), pretty in any::<bool>(),
+        ) {
+            let value = serde_json::json!({
+                "method": "subscriptions/listen",
+                "params": {"notifications": {"promptsListChanged": false, "resourceSubscriptions": uris}},
+            });
+            let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
+            prop_assert_eq!(one(&text).subscriptions, uris);
         }
 
         #[test]

@@ -4,8 +4,11 @@ pub mod headers;
 mod json;
 mod list;
 mod message;
+mod params;
 pub mod sse;
 
 pub use json::{JsonError, Reader};
 pub use list::{Item, Lists};
-pub use message::{Body, Call, Kind, MAX_BATCH, MAX_DEPTH, MAX_NAME, META_VERSION, Message, Unreadable};
+pub use message::{
+    Body, Call, Kind, MAX_BATCH, MAX_DEPTH, MAX_NAME, MAX_SUBSCRIPTIONS, META_VERSION, Message, Unreadable,
+};

@@ -7,11 +7,11 @@ use http::request::Parts;
 
 use super::answer::{self, Answer};
 use super::hints::Hints;
-use super::objection::Objection;
+use super::objection::{Objection, Verdict};
 use super::sessions;
 use crate::access::{Calls, DeniedAs, Narrowing, Rule, X_MCP_EXCLUDE_TOOLS, X_MCP_READONLY, X_MCP_TOOLS};
 use crate::audit::{Arguments, McpFacts, OpenRecord};
-use crate::mcp::{Body, Message, headers};
+use crate::mcp::{Body, Call, Message, headers};
 
 /// What kind of answer a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,11 @@ impl Case<'_> {
         if !is_plainly_coded(&self.head.headers) {
             return Err(Objection::unreadable_coding());
         }
-        let body = Body::read(bytes).map_err(Objection::unreadable)?;
+        let mut body = Body::read(bytes).map_err(Objection::unreadable)?;
+        for message in &mut body.messages {
+            // of several resources the record names the first: one that is denied, if there is any
+            message.subscriptions.sort_by_cached_key(|uri| self.rule_against(Call::Resource(uri)).is_none());
+        }
         record.note(|facts| {
             let read = McpFacts::of_body(&body, self.arguments).after(facts.mcp.take());
             facts.mcp = Some(Box::new(read));
@@ -50,16 +54,20 @@ impl Case<'_> {
         }
         let verdicts: Vec<_> = body.messages.iter().map(|message| self.denying(message)).collect();
         match verdicts.iter().flatten().next() {
-            Some(rule) => Err(self.denied(&body, *rule, &verdicts)),
+            Some((_, rule)) => Err(self.denied(&body, *rule, &verdicts)),
             None => Ok(asked(&body)),
         }
     }
 
-    fn denying(&self, message: &Message<'_>) -> Option<Rule<'_>> {
-        self.calls.decide(message.call()?, self.narrowing, |tool| self.hints.says_read_only(tool)).err()
+    fn denying<'m>(&'m self, message: &'m Message<'_>) -> Verdict<'m> {
+        message.calls().find_map(|call| Some((call, self.rule_against(call)?)))
     }
 
-    fn denied(&self, body: &Body<'_>, rule: Rule<'_>, verdicts: &[Option<Rule<'_>>]) -> Objection {
+    fn rule_against(&self, call: Call<'_>) -> Option<Rule<'_>> {
+        self.calls.decide(call, self.narrowing, |tool| self.hints.says_read_only(tool)).err()
+    }
+
+    fn denied(&self, body: &Body<'_>, rule: Rule<'_>, verdicts: &[Verdict<'_>]) -> Objection {
         // over the older transport nobody reads a result in the answer to a POST, but its status is seen
         let in_result = self.calls.policy().denied_as == DeniedAs::UnknownTool && !sessions::in_query(&self.head.uri);
         Objection::denied(body, rule, in_result, verdicts)

@@ -9,7 +9,7 @@ use super::answer::{self, Answer, INVALID_REQUEST, SERVER_ERROR};
 use crate::access::Rule;
 use crate::audit::OpenRecord;
 use crate::mcp::headers::Mismatch;
-use crate::mcp::{Body, Call, Kind, Message, Unreadable};
+use crate::mcp::{Body, Call, Kind, Unreadable};
 use crate::verdict::Reason;
 
 /// JSON-RPC 2.0: this is no JSON.
@@ -21,6 +21,9 @@ const HEADER_MISMATCH: i32 = -32020;
 
 /// The longest name that an answer repeats, in characters.
 const MAX_NAME: usize = 200;
+
+/// What is denied of all that a message asks for, and by which rule.
+pub(super) type Verdict<'c> = Option<(Call<'c>, Rule<'c>)>;
 
 /// A rule that speaks against a request, and what to answer because of it.
 #[derive(Debug)]
@@ -87,17 +90,17 @@ impl Objection {
         Self::malformed(StatusCode::BAD_REQUEST, INVALID_REQUEST, "policy.batches", message)
     }
 
-    /// Calls that the caller may not make: there is a verdict for each message, and a rule where it is denied.
-    /// `in_result` answers as a server does that knows nothing of what was called; otherwise the status says it.
-    pub(super) fn denied(body: &Body<'_>, rule: Rule<'_>, in_result: bool, verdicts: &[Option<Rule<'_>>]) -> Self {
+    /// Calls that the caller may not make: there is a verdict for each message, the call and the rule where one is
+    /// denied. `in_result` answers as a server does that knows nothing of what was called; otherwise the status says it.
+    pub(super) fn denied(body: &Body<'_>, rule: Rule<'_>, in_result: bool, verdicts: &[Verdict<'_>]) -> Self {
         let scope = if let Rule::Needs { scope, .. } = rule { Some(scope.as_str()) } else { None };
         let asked = body.messages.iter().zip(verdicts).filter(|(message, _)| message.kind == Kind::Request);
         let mut errors = String::new();
         for (message, verdict) in asked {
-            let (code, text) = match (verdict.is_some(), in_result) {
-                (true, true) => unknown(message),
-                (true, false) => (SERVER_ERROR, lacking(message, scope)),
-                (false, _) => (SERVER_ERROR, "not done: another call of this batch is not allowed".to_owned()),
+            let (code, text) = match (*verdict, in_result) {
+                (Some((call, _)), true) => unknown(call),
+                (Some((call, _)), false) => (SERVER_ERROR, lacking(call, scope)),
+                (None, _) => (SERVER_ERROR, "not done: another call of this batch is not allowed".to_owned()),
             };
             let comma = if errors.is_empty() { "" } else { "," };
             let id = message.id.unwrap_or("null");
@@ -110,7 +113,7 @@ impl Objection {
         }
         let answer = if errors.is_empty() {
             // nobody waits for the result of a notification
-            let text = body.messages.first().map_or_else(String::new, |message| lacking(message, scope));
+            let text = verdicts.iter().flatten().next().map_or_else(String::new, |(call, _)| lacking(*call, scope));
             Answer::rpc(StatusCode::FORBIDDEN, Reason::InsufficientScope, SERVER_ERROR, &text)
         } else {
             let status = if in_result { StatusCode::OK } else { StatusCode::FORBIDDEN };
@@ -122,25 +125,23 @@ impl Objection {
 }
 
 /// What a server says that does not have what was called.
-fn unknown(message: &Message<'_>) -> (i32, String) {
+fn unknown(call: Call<'_>) -> (i32, String) {
     let either = "it does not exist, or this token may not use it";
-    match message.call() {
-        Some(Call::Tool(name)) => (INVALID_PARAMS, format!("Unknown tool: {}: {either}", short(name))),
-        Some(Call::Resource(uri)) => (INVALID_PARAMS, format!("Unknown resource: {}: {either}", short(uri))),
-        Some(Call::Prompt(name)) => (INVALID_PARAMS, format!("Unknown prompt: {}: {either}", short(name))),
-        Some(Call::Method(_)) | None => {
-            (METHOD_NOT_FOUND, format!("Method not found: {}: {either}", short(&message.method)))
-        }
+    match call {
+        Call::Tool(name) => (INVALID_PARAMS, format!("Unknown tool: {}: {either}", short(name))),
+        Call::Resource(uri) => (INVALID_PARAMS, format!("Unknown resource: {}: {either}", short(uri))),
+        Call::Prompt(name) => (INVALID_PARAMS, format!("Unknown prompt: {}: {either}", short(name))),
+        Call::Method(method) => (METHOD_NOT_FOUND, format!("Method not found: {}: {either}", short(method))),
     }
 }
 
 /// What is said where the status tells that a right is lacking.
-fn lacking(message: &Message<'_>, scope: Option<&str>) -> String {
-    let what = match message.call() {
-        Some(Call::Tool(name)) => format!("the tool {}", short(name)),
-        Some(Call::Resource(uri)) => format!("the resource {}", short(uri)),
-        Some(Call::Prompt(name)) => format!("the prompt {}", short(name)),
-        Some(Call::Method(_)) | None => format!("the method {}", short(&message.method)),
+fn lacking(call: Call<'_>, scope: Option<&str>) -> String {
+    let what = match call {
+        Call::Tool(name) => format!("the tool {}", short(name)),
+        Call::Resource(uri) => format!("the resource {}", short(uri)),
+        Call::Prompt(name) => format!("the prompt {}", short(name)),
+        Call::Method(method) => format!("the method {}", short(method)),
     };
     match scope {
         Some(scope) => format!(

@@ -106,6 +106,14 @@ fn the_same_rules_hold_in_all_five_revisions() {
         ("tools/list", json!({}), true),
         ("server/discover", json!({}), true),
         ("subscriptions/listen", json!({}), true),
+        ("subscriptions/listen", json!({"notifications": {"toolsListChanged": true}}), true),
+        ("subscriptions/listen", json!({"notifications": {"resourceSubscriptions": ["file:///docs/a"]}}), true),
+        ("subscriptions/listen", json!({"notifications": {"resourceSubscriptions": ["file:///docs/%2e./x"]}}), false),
+        (
+            "subscriptions/listen",
+            json!({"notifications": {"resourceSubscriptions": ["file:///docs/a", "file:///etc/passwd"]}}),
+            false,
+        ),
         ("tasks/get", json!({"taskId": "t"}), true),
         ("tasks/list", json!({}), false),
         ("some/extension", json!({}), false),
@@ -224,6 +232,54 @@ fn a_denied_call_is_answered_as_an_unknown_one() {
     let legacy = post(&ruled.reader, &call_of("set_user")).replacen("/mcp", "/messages?sessionId=1", 1);
     assert_eq!(ruled.proxy.ask(&legacy).status, 403);
     assert!(ruled.origin.received().is_empty());
+}
+
+#[test]
+fn what_is_subscribed_to_is_judged_as_what_is_read() {
+    let ruled = ruled(
+        r#"
+[scopes."mcp:read"]
+tools = ["get_*"]
+resources = { allow = ["docs://*"], deny = ["secret://*"] }
+[scopes."mcp:write"]
+methods = { deny = ["subscriptions/listen"] }
+"#,
+    );
+    let listen = |uris: &[&str]| {
+        let params = json!({"notifications": {"toolsListChanged": true, "resourceSubscriptions": uris}});
+        json!({"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": params}).to_string()
+    };
+    for (uris, named, rule) in [
+        (&["docs://a", "docs://b"][..], "docs://a", None),
+        (&["secret://x"], "secret://x", Some("scopes.\"mcp:read\".resources.deny[0]=\"secret://*\"")),
+        (
+            &["docs://a", "secret://x", "docs://b"],
+            "secret://x",
+            Some("scopes.\"mcp:read\".resources.deny[0]=\"secret://*\""),
+        ),
+        (&["docs://a", "other://x"], "other://x", Some("policy.default")),
+    ] {
+        let body = listen(uris);
+        let answer = ruled.call(&body);
+        assert_eq!((answer.status, ruled.was_forwarded(&body)), (200, rule.is_none()), "{uris:?}: {answer:?}");
+        let record = ruled.proxy.record_of(&answer);
+        assert_eq!((&record["mcp_method"], &record["mcp_resource"]), (&"subscriptions/listen".into(), &named.into()));
+        assert_eq!(record.get("policy_rule").and_then(Value::as_str), rule, "{record}");
+        if rule.is_some() {
+            assert_eq!(answer.json()["error"]["code"], -32602);
+            let message = answer.json()["error"]["message"].as_str().unwrap().to_owned();
+            assert!(message.starts_with(&format!("Unknown resource: {named}: ")), "{message}");
+            assert_eq!(record["outcome"], "denied", "{record}");
+        }
+    }
+    // the method has rules of its own
+    let writer = ruled.folder.token("alice", &["--scope", "mcp:read", "--scope", "mcp:write"]);
+    let answer = crate::harness::eventually("the new token", || {
+        let answer = ruled.proxy.ask(&post(&writer, &listen(&["docs://a"])));
+        (answer.status != 401).then_some(answer)
+    });
+    assert_eq!(answer.json()["error"]["code"], -32601, "{answer:?}");
+    assert_eq!(ruled.call(&listen(&["docs://a"; 101])).status, 400);
 }
 
 #[test]

@@ -15,6 +15,7 @@ pub fn check(data: &[u8]) {
                 assert_eq!(message.kind != Kind::Response, value["method"].is_string());
                 assert_eq!(message.kind == Kind::Request, value["method"].is_string() && value.get("id").is_some());
                 let params = &value["params"];
+                subscribes(message, &params["notifications"]["resourceSubscriptions"]);
                 agree(message, value["method"].as_str(), |key| params[key].as_str(), |key| params["ref"][key].as_str());
             }
         }
@@ -46,6 +47,13 @@ pub fn check(data: &[u8]) {
     } else {
         assert!(text.contains("\\u"), "what was read is no JSON for another parser");
     }
+}
+
+/// Whether a message subscribes to the resources that the member has, in any order.
+fn subscribes(message: &Message<'_>, member: &Value) {
+    let listens = message.method == "subscriptions/listen";
+    let uris = member.as_array().filter(|_| listens).into_iter().flatten();
+    assert!(uris.map(|uri| uri.as_str().expect("each is a text")).eq(message.subscriptions.iter()));
 }
 
 /// Whether a message says what the members say.
