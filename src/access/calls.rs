@@ -3,116 +3,13 @@
 //! A call is allowed when one effective scope grants it and nothing denies it. What no rule mentions is
 //! left to the default. Pure: the hints of the upstream come in from outside.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use super::narrowing::Narrowing;
+use super::scope_rules::{CallPolicy, Kind, Mode, ScopeRules};
 use crate::mcp::Call;
-use crate::token::{Name, NameRules, Pattern, Scope, Uri};
-
-/// The rules of one scope.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ScopeRules {
-    /// Tools by name.
-    pub tools: NameRules,
-    /// Resources by URI.
-    pub resources: NameRules,
-    /// Prompts by name.
-    pub prompts: NameRules,
-    /// Everything else by method.
-    pub methods: NameRules,
-    /// Whether the scope grants only those tools that the upstream says change nothing.
-    pub read_only: bool,
-}
-
-/// What the rules are about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Tools,
-    Resources,
-    Prompts,
-    Methods,
-}
-
-impl Kind {
-    /// As the configuration calls it.
-    fn key(self) -> &'static str {
-        match self {
-            Self::Tools => "tools",
-            Self::Resources => "resources",
-            Self::Prompts => "prompts",
-            Self::Methods => "methods",
-        }
-    }
-}
-
-impl ScopeRules {
-    fn of(&self, kind: Kind) -> &NameRules {
-        match kind {
-            Kind::Tools => &self.tools,
-            Kind::Resources => &self.resources,
-            Kind::Prompts => &self.prompts,
-            Kind::Methods => &self.methods,
-        }
-    }
-
-    /// The rule by which the scope grants a name, whether or not a hint is needed as well.
-    fn granting(&self, kind: Kind, name: &Name<'_>) -> Option<Granting<'_>> {
-        let rules = self.of(kind);
-        let all = self.read_only && kind == Kind::Tools && rules.allow.is_none();
-        if all { Some(None) } else { rules.allowing(name).map(Some) }
-    }
-
-    /// Whether it grants everything of a kind and denies nothing of it.
-    fn grants_all(&self, kind: Kind) -> bool {
-        let rules = self.of(kind);
-        let all = rules.allow.iter().flatten().any(|pattern| pattern.as_str() == "*");
-        all && rules.deny.is_empty() && !(self.read_only && kind == Kind::Tools)
-    }
-
-    fn mentions_any(&self, kind: Kind) -> bool {
-        self.of(kind).allow.is_some() || (self.read_only && kind == Kind::Tools)
-    }
-}
-
-/// The pattern that grants, with its place; none where `read_only` stands for all tools.
-type Granting<'p> = Option<(usize, &'p Pattern)>;
-
-/// What happens to a call that is denied.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
-    /// It is refused.
-    #[default]
-    Enforce,
-    /// It passes, and the record says that it would have been refused.
-    Report,
-}
-
-/// How a denied call is answered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DeniedAs {
-    /// As a server answers a tool that it does not have.
-    #[default]
-    UnknownTool,
-    /// 403, naming the scope that is needed.
-    InsufficientScope,
-}
-
-/// The rules of all scopes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CallPolicy {
-    /// The rules by scope.
-    pub scopes: BTreeMap<Scope, Arc<ScopeRules>>,
-    /// Whether what no rule mentions is allowed.
-    pub allow_unmentioned: bool,
-    /// What happens to a denied call.
-    pub mode: Mode,
-    /// How it is answered.
-    pub denied_as: DeniedAs,
-    /// Whether batches are refused whatever is in them.
-    pub refuse_batches: bool,
-}
+use crate::token::{Name, NameRules, Scope, Uri};
 
 /// What the tokens of one set of scopes may call: worked out when the list is read.
 #[derive(Debug)]
@@ -144,6 +41,8 @@ impl CallRights {
 pub struct Calls<'g> {
     pub(super) rights: &'g CallRights,
     pub(super) own: Option<&'g NameRules>,
+    /// Whether the rules of scopes are left out.
+    pub(super) without_scopes: bool,
 }
 
 /// The rule that denies a call.
@@ -201,6 +100,28 @@ impl<'g> Calls<'g> {
         &self.rights.policy
     }
 
+    /// Whether the rules of scopes are tried only.
+    pub fn is_trial(&self) -> bool {
+        self.rights.policy.mode == Mode::Report
+    }
+
+    /// What is enforced of it. A trial of scopes opens nothing that is locked without them: the token's own rules,
+    /// and what the client asks to leave out.
+    #[must_use]
+    pub fn enforced(self) -> Self {
+        Self { without_scopes: self.is_trial(), ..self }
+    }
+
+    /// Whether anything is enforced.
+    pub fn holds(&self, narrowing: &Narrowing) -> bool {
+        !self.is_trial() || self.own.is_some() || !narrowing.is_none()
+    }
+
+    /// Whether batches are refused whatever is in them.
+    pub fn refuses_batches(&self) -> bool {
+        self.rights.policy.refuse_batches && !self.without_scopes
+    }
+
     /// Whether no list has anything that this token may not use.
     pub fn sees_all(&self) -> bool {
         self.rights.sees_all && self.own.is_none()
@@ -223,12 +144,14 @@ impl<'g> Calls<'g> {
             Call::Method(method) => (Kind::Methods, method),
         };
         let name = if kind == Kind::Resources { Name::Uri(Uri::new(text)) } else { Name::Plain(text) };
-        self.check_denials(kind, &name)?;
+        if !self.without_scopes {
+            self.check_denials(kind, &name)?;
+        }
         if kind == Kind::Tools {
             self.check_own(&name)?;
             narrowing.check(&name, || is_read_only(text)).map_err(Rule::Header)?;
         }
-        self.check_grants(kind, &name, || is_read_only(text))
+        if self.without_scopes { Ok(()) } else { self.check_grants(kind, &name, || is_read_only(text)) }
     }
 
     fn check_denials(&self, kind: Kind, name: &Name<'_>) -> Result<(), Rule<'g>> {
@@ -324,6 +247,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::token::Pattern;
 
     fn rules(allow: Option<&[&str]>, deny: &[&str]) -> NameRules {
         let patterns = |texts: &[&str]| texts.iter().map(|text| Pattern::parse_uri(text).unwrap()).collect();
@@ -355,7 +279,7 @@ mod tests {
     fn verdict(policy: &Arc<CallPolicy>, held: &[&str], own: Option<&NameRules>, call: Call<'_>) -> String {
         let held: Vec<Scope> = held.iter().map(|name| scope(name)).collect();
         let rights = CallRights::new(Some(policy), &held.iter().collect::<Vec<_>>());
-        let calls = Calls { rights: &rights, own };
+        let calls = Calls { rights: &rights, own, without_scopes: false }.enforced();
         let decided = calls.decide(call, &Narrowing::default(), |tool| tool == "get_hinted");
         decided.err().map_or_else(|| "allowed".to_owned(), |rule| rule.to_string())
     }
@@ -398,6 +322,8 @@ mod tests {
             [("get_a", "allowed"), ("get_b", "token.tools.deny[0]=\"get_b\""), ("set_a", "token.tools.allow")]
         {
             assert_eq!(verdict(&strict, &["write"], Some(&own), Call::Tool(tool)), expected);
+            let trial = Arc::new(CallPolicy { mode: Mode::Report, ..(*strict).clone() });
+            assert_eq!(verdict(&trial, &[], Some(&own), Call::Tool(tool)), expected);
         }
     }
 
@@ -441,7 +367,7 @@ mod tests {
         ] {
             let held: Vec<Scope> = held.iter().map(|name| scope(name)).collect();
             let rights = CallRights::new(Some(&policy), &held.iter().collect::<Vec<_>>());
-            assert_eq!(Calls { rights: &rights, own }.sees_all(), expected, "{held:?}");
+            assert_eq!(Calls { rights: &rights, own, without_scopes: false }.sees_all(), expected, "{held:?}");
         }
         assert!(CallRights::new(None, &[]).sees_all);
     }
@@ -456,7 +382,7 @@ mod tests {
             let policy = policy(lax);
             let scopes: Vec<Scope> = held.iter().map(|name| scope(name)).collect();
             let rights = CallRights::new(Some(&policy), &scopes.iter().collect::<Vec<_>>());
-            let calls = Calls { rights: &rights, own: None };
+            let calls = Calls { rights: &rights, own: None, without_scopes: false };
             for call in [Call::Tool(&name), Call::Resource(&name), Call::Prompt(&name)] {
                 let denied = calls.decide(call, &Narrowing::default(), |_| false).is_err();
                 prop_assert!(!(calls.sees_all() && denied), "{:?} {:?}", held, call);

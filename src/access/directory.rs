@@ -5,13 +5,13 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use super::build::{self, Table};
-use super::calls::CallPolicy;
 use super::credential::Credential;
 use super::denial::Denial;
 use super::deny_list::DenyList;
 use super::grant::Grant;
 use super::identity::IdentityHeaders;
 use super::permit::Permit;
+use super::scope_rules::CallPolicy;
 use crate::token::{Checksum, PREFIX_LENGTH, Prefix, TokenDigest, TokenList};
 use crate::verdict::Reason;
 

@@ -145,7 +145,7 @@ impl Grant {
     pub fn calls(&self) -> Option<Calls<'_>> {
         let own = self.tools.as_deref();
         let depends = self.rights.has_policy || own.is_some();
-        depends.then(|| Calls { rights: &self.rights.calls, own })
+        depends.then(|| Calls { rights: &self.rights.calls, own, without_scopes: false })
     }
 
     /// The organisation of its user.

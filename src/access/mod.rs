@@ -12,9 +12,10 @@ mod grant;
 mod identity;
 mod narrowing;
 mod permit;
+mod scope_rules;
 
 pub use build::fetched;
-pub use calls::{CallPolicy, Calls, DeniedAs, Mode, Rule, ScopeRules};
+pub use calls::{Calls, Rule};
 pub use credential::Credential;
 pub use denial::Denial;
 pub use deny_list::DenyList;
@@ -23,3 +24,4 @@ pub use grant::Grant;
 pub use identity::IdentityHeaders;
 pub use narrowing::{Narrowing, X_MCP_EXCLUDE_TOOLS, X_MCP_READONLY, X_MCP_TOOLS};
 pub use permit::Permit;
+pub use scope_rules::{CallPolicy, DeniedAs, Mode, ScopeRules};

@@ -8,7 +8,7 @@ use super::facts::Facts;
 use super::store::{Common, Snapshot};
 use super::token::explanation;
 use super::{Exit, print};
-use crate::access::{Calls, Grant, Mode, Narrowing, Rule};
+use crate::access::{Calls, Grant, Narrowing, Rule};
 use crate::audit::harmless;
 use crate::mcp::Call;
 use crate::proxy::is_answered_here;
@@ -143,18 +143,17 @@ impl Explain {
             let why = "the configuration has no policy and the token no rules of its own, so it may call everything";
             return (Reason::Ok, None, why.to_owned());
         };
-        match calls.decide(call, &Narrowing::default(), |_| self.read_only_hint) {
-            Ok(()) => (Reason::Ok, None, format!("a rule or the default grants it to its scopes ({})", scopes(token))),
-            Err(rule) => {
-                let why = reason_of(rule, calls, token);
-                match calls.policy().mode {
-                    Mode::Enforce => (Reason::InsufficientScope, Some(rule.to_string()), why),
-                    Mode::Report => (
-                        Reason::Ok,
-                        Some(rule.to_string()),
-                        format!("policy.mode is \"report\", else it would be denied: {why}"),
-                    ),
-                }
+        let decide = |calls: Calls<'_>| {
+            let decided = calls.decide(call, &Narrowing::default(), |_| self.read_only_hint);
+            decided.map_err(|rule| (rule.to_string(), reason_of(rule, calls, token)))
+        };
+        match (decide(calls.enforced()), decide(calls)) {
+            (Err((rule, why)), _) => (Reason::InsufficientScope, Some(rule), why),
+            (Ok(()), Err((rule, why))) => {
+                (Reason::Ok, Some(rule), format!("policy.mode is \"report\", else it would be denied: {why}"))
+            }
+            (Ok(()), Ok(())) => {
+                (Reason::Ok, None, format!("a rule or the default grants it to its scopes ({})", scopes(token)))
             }
         }
     }

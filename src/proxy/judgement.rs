@@ -34,7 +34,7 @@ pub(super) struct Case<'c> {
 }
 
 impl Case<'_> {
-    /// Judges a body that is not empty, and notes what is in it.
+    /// Judges a body that is not empty, and notes what is in it, also what a trial has against it.
     pub(super) fn judge(&self, bytes: &[u8], record: &mut OpenRecord) -> Result<Asked, Objection> {
         if !is_plainly_coded(&self.head.headers) {
             return Err(Objection::unreadable_coding());
@@ -42,35 +42,44 @@ impl Case<'_> {
         let mut body = Body::read(bytes).map_err(Objection::unreadable)?;
         for message in &mut body.messages {
             // of several resources the record names the first: one that is denied, if there is any
-            message.subscriptions.sort_by_cached_key(|uri| self.rule_against(Call::Resource(uri)).is_none());
+            message
+                .subscriptions
+                .sort_by_cached_key(|uri| self.rule_against(Call::Resource(uri), self.calls).is_none());
         }
         record.note(|facts| {
             let read = McpFacts::of_body(&body, self.arguments).after(facts.mcp.take());
             facts.mcp = Some(Box::new(read));
         });
         headers::check(&self.head.headers, &body).map_err(Objection::mismatch)?;
-        if body.is_batch && self.calls.policy().refuse_batches {
-            return Err(Objection::batch());
+        if let Some(objection) = self.against(&body, self.calls.enforced()) {
+            return Err(objection);
         }
-        let verdicts: Vec<_> = body.messages.iter().map(|message| self.denying(message)).collect();
-        match verdicts.iter().flatten().next() {
-            Some((_, rule)) => Err(self.denied(&body, *rule, &verdicts)),
-            None => Ok(asked(&body)),
+        if self.calls.is_trial()
+            && let Some(objection) = self.against(&body, self.calls)
+        {
+            objection.report(record);
         }
+        Ok(asked(&body))
     }
 
-    fn denying<'m>(&'m self, message: &'m Message<'_>) -> Verdict<'m> {
-        message.calls().find_map(|call| Some((call, self.rule_against(call)?)))
-    }
-
-    fn rule_against(&self, call: Call<'_>) -> Option<Rule<'_>> {
-        self.calls.decide(call, self.narrowing, |tool| self.hints.says_read_only(tool)).err()
-    }
-
-    fn denied(&self, body: &Body<'_>, rule: Rule<'_>, verdicts: &[Verdict<'_>]) -> Objection {
+    /// What speaks against the calls of a body.
+    fn against(&self, body: &Body<'_>, calls: Calls<'_>) -> Option<Objection> {
+        if body.is_batch && calls.refuses_batches() {
+            return Some(Objection::batch());
+        }
+        let verdicts: Vec<_> = body.messages.iter().map(|message| self.denied(message, calls)).collect();
+        let (_, rule) = verdicts.iter().flatten().next()?;
         // over the older transport nobody reads a result in the answer to a POST, but its status is seen
-        let in_result = self.calls.policy().denied_as == DeniedAs::UnknownTool && !sessions::in_query(&self.head.uri);
-        Objection::denied(body, rule, in_result, verdicts)
+        let in_result = calls.policy().denied_as == DeniedAs::UnknownTool && !sessions::in_query(&self.head.uri);
+        Some(Objection::denied(body, *rule, in_result, &verdicts))
+    }
+
+    fn denied<'m>(&'m self, message: &'m Message<'_>, calls: Calls<'m>) -> Verdict<'m> {
+        message.calls().find_map(|call| Some((call, self.rule_against(call, calls)?)))
+    }
+
+    fn rule_against<'g>(&self, call: Call<'_>, calls: Calls<'g>) -> Option<Rule<'g>> {
+        calls.decide(call, self.narrowing, |tool| self.hints.says_read_only(tool)).err()
     }
 }
 

@@ -25,7 +25,7 @@ use super::pace::Pace;
 use super::screen::Screen;
 use super::tap::{self, Tap};
 use super::upstream::Failure;
-use crate::access::{Calls, Mode, Permit};
+use crate::access::{Calls, Permit};
 use crate::audit::{McpFacts, OpenRecord};
 
 /// What is read of the body of a refused request.
@@ -127,8 +127,8 @@ impl Reading {
         calls: Calls<'_>,
         record: &mut OpenRecord,
     ) -> Result<(Inbound, Option<Box<Screen>>), Option<Answer>> {
-        let enforced = calls.policy().mode == Mode::Enforce;
         let narrowing = judgement::narrowing(&mut head.headers)?;
+        let enforced = calls.holds(&narrowing);
         let case =
             Case { head, calls, narrowing: &narrowing, hints: &self.hints, arguments: &self.params.tap.arguments };
         let (bytes, rest, verdict) = match self.gather(&mut body, permit, record).await? {

@@ -18,7 +18,7 @@ use super::judgement::Asked;
 use super::reading;
 use super::tap::is_json;
 use super::upstream::{Arriving, Failure};
-use crate::access::{Narrowing, Permit};
+use crate::access::{Calls, Narrowing, Permit};
 use crate::mcp::sse::{self, Events};
 use crate::mcp::{Call, Item, Lists};
 
@@ -139,7 +139,7 @@ impl Screen {
     }
 
     fn lists(&self) -> Lists<impl FnMut(&Item<'_>) -> bool> {
-        let calls = self.permit.grant().calls();
+        let calls = self.permit.grant().calls().map(Calls::enforced);
         Lists::new(move |item: &Item<'_>| {
             let (call, read_only) = match item {
                 Item::Tool { name, read_only } => {

@@ -332,6 +332,56 @@ fn a_policy_can_be_tried_without_effect() {
 }
 
 #[test]
+fn a_trial_opens_nothing_that_is_locked_without_it() {
+    let trial = POLICY.replace("[policy]", "[policy]\nmode = \"report\"\nbatches = \"refuse\"");
+    let trial = format!("{trial}\n[limits]\ninspect = \"1KiB\"\n");
+    let ruled = ruled_before(answering("content-type: application/json", TOOLS.to_owned()), &trial);
+    let own = ["--scope", "mcp:read", "--tool", "get_*", "--tool", "set*", "--deny-tool", "get_secret"];
+    let narrow = ruled.folder.token("alice", &own);
+    crate::harness::eventually("the new token", || {
+        (ruled.proxy.ask(&post(&narrow, &call_of("get_a"))).status != 401).then_some(())
+    });
+    let header = "X-MCP-Exclude-Tools: get_secret\r\nX-MCP-Tools: get_*, set*\r\n";
+    for (token, more, rule) in
+        [(&narrow, "", "token.tools.deny[0]=\"get_secret\""), (&ruled.reader, header, "header X-MCP-Exclude-Tools")]
+    {
+        let ask = |more: &str, body: &str| ruled.proxy.ask(&post_with(token, more, body));
+        // what is locked without a policy
+        let answer = ask(more, &call_of("get_secret"));
+        let record = ruled.proxy.record_of(&answer);
+        assert_eq!(answer.json()["error"]["code"], -32602, "{answer:?}");
+        assert_eq!((&record["outcome"], &record["policy_rule"]), (&"denied".into(), &rule.into()), "{record}");
+        for (more, body, status) in [
+            (more.to_owned(), format!("[{},{}]", list_of("tools"), call_of("get_secret")), 200),
+            (more.to_owned(), call_of("get_a").replace("\"id\"", "\"method\":\"ping\",\"id\""), 400),
+            (more.to_owned(), format!("{}{}", call_of("get_a"), " ".repeat(1024)), 413),
+            (format!("{more}Mcp-Name: get_b\r\n"), call_of("get_a"), 400),
+        ] {
+            let before = ruled.origin.received().len();
+            let answer = ask(&more, &body);
+            assert_eq!(answer.status, status, "{body}: {answer:?}");
+            assert_eq!(ruled.proxy.record_of(&answer)["outcome"], "denied");
+            assert_eq!(ruled.origin.received().len(), before, "{body}");
+        }
+        // what the rules of scopes would refuse, alone and besides a list
+        for (body, rule) in [
+            (call_of("set"), "needs scopes.\"mcp:write\".tools"),
+            (format!("[{},{}]", list_of("tools"), call_of("set")), "policy.batches"),
+        ] {
+            let answer = ask(more, &body);
+            let record = ruled.proxy.record_of(&answer);
+            assert!(ruled.was_forwarded(&body));
+            assert_eq!((&record["outcome"], &record["policy"]), (&"allowed".into(), &"would_deny".into()), "{record}");
+            assert_eq!(record["policy_rule"], rule);
+            let tools = answer.json()["result"]["tools"].clone();
+            assert_eq!(tools, json!([{"name": "set"}, {"name": "get_a"}]), "{answer:?}");
+        }
+    }
+    // nothing is locked for the others
+    assert_eq!(ruled.call(&list_of("tools")).body, TOOLS);
+}
+
+#[test]
 fn a_tokens_own_rules_hold_without_a_policy() {
     let origin = Origin::plain();
     let folder = Folder::new();
