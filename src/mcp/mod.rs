@@ -6,9 +6,11 @@ mod list;
 mod message;
 mod params;
 pub mod sse;
+mod texts;
 
 pub use json::{JsonError, Reader};
 pub use list::{Item, Lists};
 pub use message::{
     Body, Call, Kind, MAX_BATCH, MAX_DEPTH, MAX_NAME, MAX_SUBSCRIPTIONS, META_VERSION, Message, Unreadable,
 };
+pub use texts::Texts;

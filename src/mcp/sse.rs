@@ -59,11 +59,6 @@ impl Events {
         self.buffer.split().freeze()
     }
 
-    /// How many bytes wait for the end of their event.
-    pub fn waiting(&self) -> usize {
-        self.buffer.len()
-    }
-
     /// The beginning of the event that is not whole.
     pub fn begun(&self) -> &[u8] {
         &self.buffer

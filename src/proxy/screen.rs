@@ -1,5 +1,5 @@
 //! What an answer has to pass on its way back: lists lose what their caller may not use, event by event
-//! in a stream. What cannot be read although it may be a list is not passed on.
+//! in a stream, and text by text in JSON that goes on. What cannot be read although it may be a list is not passed on.
 
 use std::io;
 use std::pin::Pin;
@@ -20,7 +20,7 @@ use super::tap::is_json;
 use super::upstream::{Arriving, Failure};
 use crate::access::{Calls, Narrowing, Permit};
 use crate::mcp::sse::{self, Events};
-use crate::mcp::{Call, Item, Lists};
+use crate::mcp::{Call, Item, Lists, Texts};
 
 /// How one caller's answers are looked through.
 #[derive(Debug)]
@@ -56,13 +56,14 @@ impl Screen {
     }
 
     /// Puts the answer behind the screen. A single answer is read whole, so that it has its right length;
-    /// a stream is read as it comes.
+    /// a stream is read as it comes, and so is JSON of no known length where the answer may go on.
     pub(super) async fn place(self, response: Response<Arriving>) -> Result<Response<Screened>, Failure> {
         let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
         let is_stream =
             content_type.trim_start().get(..17).is_some_and(|start| start.eq_ignore_ascii_case("text/event-stream"));
-        let is_single = is_json(content_type) && self.asked != Asked::Stream;
-        if response.body().is_end_stream() || !(is_stream || is_single) {
+        let is_json = is_json(content_type);
+        let is_single = is_json && (self.asked != Asked::Stream || response.body().size_hint().exact().is_some());
+        if response.body().is_end_stream() || !(is_stream || is_json) {
             // the older transport answers 202 and sends the list by its stream
             let status = response.status();
             let other =
@@ -77,12 +78,13 @@ impl Screen {
             return if self.edits { Err(Failure::Invalid(CODED)) } else { Ok(response.map(Screened::plain)) };
         }
         let (mut head, body) = response.into_parts();
-        let body = if is_stream {
-            Screened(Kind::Events(Box::new(Stream::new(body, self))))
-        } else {
+        let body = if is_single {
             let limit = self.params.answer_timeout;
             let read = tokio::time::timeout(limit, self.read(body)).await;
             read.map_err(|_| Failure::Timeout("to end its answer"))??
+        } else {
+            let pieces = if is_stream { Pieces::Events(Events::default()) } else { Pieces::Texts(Texts::default()) };
+            Screened(Kind::Stream(Box::new(Stream::new(body, pieces, self))))
         };
         // they were true of other bytes
         for name in [CONTENT_LENGTH, ETAG, LAST_MODIFIED].into_iter().chain(DIGESTS) {
@@ -153,8 +155,18 @@ impl Screen {
         })
     }
 
+    /// A piece of JSON as it may pass.
+    fn pass_text(&self, text: Bytes) -> Result<Bytes, &'static str> {
+        // a list has brackets
+        if !text.iter().any(|byte| matches!(byte, b'{' | b'[')) {
+            return Ok(text);
+        }
+        let changed = self.filtered(&text)?;
+        Ok(changed.map_or(text, Bytes::from))
+    }
+
     /// An event as it may pass.
-    fn pass(&self, event: Bytes) -> Result<Bytes, &'static str> {
+    fn pass_event(&self, event: Bytes) -> Result<Bytes, &'static str> {
         let Some(data) = sse::data(&event) else {
             // nothing in it, or nothing that is text
             return if str::from_utf8(&event).is_ok() || !self.edits { Ok(event) } else { Err(UNREADABLE) };
@@ -188,19 +200,57 @@ enum Kind {
     Whole(Option<Bytes>),
     /// Too large to be held back, and no list.
     Begun(Option<Bytes>, Arriving),
-    Events(Box<Stream>),
+    Stream(Box<Stream>),
 }
 
-/// An event stream.
+/// An answer that goes on.
 #[derive(Debug)]
 struct Stream {
     body: Arriving,
-    events: Events,
+    pieces: Pieces,
     screen: Screen,
-    /// Whether the event that is coming is too large to be held back, and no list.
+    /// Whether the piece that is coming is too large to be held back, and no list.
     through: bool,
     /// Why nothing more may pass.
     blocked: Option<&'static str>,
+}
+
+/// What it comes in.
+#[derive(Debug)]
+enum Pieces {
+    Events(Events),
+    Texts(Texts),
+}
+
+impl Pieces {
+    fn push(&mut self, chunk: &[u8]) {
+        match self {
+            Self::Events(events) => events.push(chunk),
+            Self::Texts(texts) => texts.push(chunk),
+        }
+    }
+
+    fn next(&mut self) -> Option<Bytes> {
+        match self {
+            Self::Events(events) => events.next_event(),
+            Self::Texts(texts) => texts.next_text(),
+        }
+    }
+
+    fn rest(&mut self) -> Bytes {
+        match self {
+            Self::Events(events) => events.rest(),
+            Self::Texts(texts) => texts.rest(),
+        }
+    }
+
+    /// The beginning of the piece that is not whole.
+    fn begun(&self) -> &[u8] {
+        match self {
+            Self::Events(events) => events.begun(),
+            Self::Texts(texts) => texts.begun(),
+        }
+    }
 }
 
 /// Why an answer ends early.
@@ -225,27 +275,43 @@ impl Screened {
         match &mut self.0 {
             Kind::Plain(body) | Kind::Begun(_, body) => body.close(),
             Kind::Whole(_) => {}
-            Kind::Events(stream) => stream.body.close(),
+            Kind::Stream(stream) => stream.body.close(),
         }
     }
 }
 
 impl Stream {
-    fn new(body: Arriving, screen: Screen) -> Self {
-        Self { body, events: Events::default(), screen, through: false, blocked: None }
+    fn new(body: Arriving, pieces: Pieces, screen: Screen) -> Self {
+        Self { body, pieces, screen, through: false, blocked: None }
     }
 
-    /// All events that are whole, as they may pass.
+    fn pass(&self, piece: Bytes) -> Result<Bytes, &'static str> {
+        match self.pieces {
+            Pieces::Events(_) => self.screen.pass_event(piece),
+            Pieces::Texts(_) => self.screen.pass_text(piece),
+        }
+    }
+
+    /// Whether the beginning of a piece too large to be held back may pass.
+    fn check_begun(&self) -> Result<(), &'static str> {
+        let begun = self.pieces.begun();
+        match self.pieces {
+            Pieces::Events(_) => self.screen.check_begun(sse::data(begun).as_deref().unwrap_or_default().as_bytes()),
+            Pieces::Texts(_) => self.screen.check_begun(begun),
+        }
+    }
+
+    /// All pieces that are whole, as they may pass.
     fn ready(&mut self) -> Result<Bytes, &'static str> {
         if let Some(why) = self.blocked {
             return Err(why);
         }
         let mut out = BytesMut::new();
-        while let Some(event) = self.events.next_event() {
-            let passed = if std::mem::take(&mut self.through) { Ok(event) } else { self.screen.pass(event) };
+        while let Some(piece) = self.pieces.next() {
+            let passed = if std::mem::take(&mut self.through) { Ok(piece) } else { self.pass(piece) };
             match passed {
-                Ok(event) if out.is_empty() && self.events.waiting() == 0 => return Ok(event),
-                Ok(event) => out.extend_from_slice(&event),
+                Ok(piece) if out.is_empty() && self.pieces.begun().is_empty() => return Ok(piece),
+                Ok(piece) => out.extend_from_slice(&piece),
                 // what came before it may still go
                 Err(why) if !out.is_empty() => {
                     self.blocked = Some(why);
@@ -254,13 +320,12 @@ impl Stream {
                 Err(why) => return Err(why),
             }
         }
-        if self.through || self.events.waiting() > self.screen.params.inspect_answer {
+        if self.through || self.pieces.begun().len() > self.screen.params.inspect_answer {
             if !self.through {
-                let data = sse::data(self.events.begun());
-                self.screen.check_begun(data.as_deref().unwrap_or_default().as_bytes())?;
+                self.check_begun()?;
                 self.through = true;
             }
-            out.extend_from_slice(&self.events.rest());
+            out.extend_from_slice(&self.pieces.rest());
         }
         Ok(out.freeze())
     }
@@ -272,7 +337,7 @@ impl Stream {
                 Ok(out) if out.is_empty() => {}
                 out => return Poll::Ready(Some(out)),
             }
-            let waiting = if self.through { 0 } else { self.events.waiting() };
+            let waiting = if self.through { 0 } else { self.pieces.begun().len() };
             if self.screen.share.resize(waiting).is_err() {
                 if self.screen.edits {
                     return Poll::Ready(Some(Err(Broken::Screened(NO_ROOM))));
@@ -283,13 +348,13 @@ impl Stream {
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
-                        self.events.push(&data);
+                        self.pieces.push(&data);
                     }
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(Broken::Upstream(error)))),
                 None => {
-                    let rest = self.events.rest();
-                    let rest = if self.through { Ok(rest) } else { self.screen.pass(rest) };
+                    let rest = self.pieces.rest();
+                    let rest = if self.through { Ok(rest) } else { self.pass(rest) };
                     return match rest {
                         Ok(rest) if rest.is_empty() => Poll::Ready(None),
                         rest => Poll::Ready(Some(rest.map_err(Broken::Screened))),
@@ -315,7 +380,7 @@ impl Body for Screened {
                 Some(text) => Poll::Ready(Some(Ok(Frame::data(text)))),
                 None => upstream(body, cx),
             },
-            Kind::Events(stream) => stream.poll(cx).map(|data| {
+            Kind::Stream(stream) => stream.poll(cx).map(|data| {
                 // until it has been taken it is held here
                 data.map(|data| data.map(|data| Frame::data(stream.screen.share.part(data.len()).bind(data))))
             }),
@@ -327,7 +392,7 @@ impl Body for Screened {
             Kind::Plain(body) => body.is_end_stream(),
             Kind::Whole(text) => text.is_none(),
             Kind::Begun(text, body) => text.is_none() && body.is_end_stream(),
-            Kind::Events(_) => false,
+            Kind::Stream(_) => false,
         }
     }
 
@@ -335,7 +400,7 @@ impl Body for Screened {
         match &self.0 {
             Kind::Plain(body) => body.size_hint(),
             Kind::Whole(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
-            Kind::Begun(..) | Kind::Events(_) => SizeHint::default(),
+            Kind::Begun(..) | Kind::Stream(_) => SizeHint::default(),
         }
     }
 }

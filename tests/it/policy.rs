@@ -526,6 +526,52 @@ fn what_comes_back_by_another_stream_is_filtered_as_well() {
 }
 
 #[test]
+fn a_list_as_json_in_the_place_of_a_stream_is_filtered_as_well() {
+    let listen = r#"{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{"notifications":{}}}"#;
+    let response = r#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
+    let requests = |token: &str| [get(token, ""), post(token, listen), post(token, response)];
+    let ruled = ruled_before(answering("content-type: application/json", TOOLS.to_owned()), POLICY);
+    for request in requests(&ruled.reader) {
+        let answer = ruled.proxy.ask(&request);
+        assert_eq!(answer.body, FILTERED);
+        assert_eq!(answer.header("content-length"), Some(&*FILTERED.len().to_string()));
+    }
+    // one that goes on comes text by text, at once
+    let (origin, folder, _, _) = staged("");
+    let token = folder.token("bob", &["--scope", "mcp:read"]);
+    let proxy = folder.serve(&origin.url(), POLICY);
+    let event = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
+    for request in requests(&token) {
+        for cut in ["{\"result\":{\"tools\":[{\"name\":\"drop_a\"},", "data: {\"result\"=}", "\u{feff}{}\n"] {
+            let mut client = Line::to(&proxy.address);
+            client.send(&request);
+            let mut line = origin.accept();
+            line.request();
+            line.bytes(request.split_once("\r\n\r\n").unwrap().1.len());
+            line.send("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n");
+            client.answer_head();
+            for (sent, expected) in [(event, event), ("\n", "\n"), (TOOLS, FILTERED), (event, event)] {
+                let (first, second) = sent.split_at(sent.len() / 2);
+                for part in [first, second].into_iter().filter(|part| !part.is_empty()) {
+                    line.send_chunk(part);
+                }
+                let mut came = String::new();
+                while came.len() < expected.len() {
+                    came += &client.chunk();
+                }
+                assert_eq!(came, expected);
+            }
+            // what cannot be read breaks off
+            line.send_chunk(cut);
+            line.send_chunk("");
+            let mut came = String::new();
+            let _ = client.reader().read_to_string(&mut came);
+            assert!(!came.contains('{') && !came.ends_with("0\r\n\r\n"), "{cut}: {came}");
+        }
+    }
+}
+
+#[test]
 fn a_list_behind_something_large_in_a_batch_is_not_passed_on() {
     let large = format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{{\"x\":\"{}\"}}}}", "x".repeat(5 << 20));
     for (event, passes) in [(large.clone(), true), (format!(" [{large},{}]", TOOLS.replace('\n', "")), false)] {
