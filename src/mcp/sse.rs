@@ -183,6 +183,9 @@ mod tests {
         assert_eq!(with_data(b"data: a", "b"), &b"data: b\n"[..]);
         assert_eq!(data(b"database: a\nDATA: b\n data: c\n\n"), None);
         assert_eq!(data(b"data: \xff\n\n"), None);
+        assert_eq!(name(b"event:endpoint\ndata: /\n\n"), Some(&b"endpoint"[..]));
+        assert_eq!(name(b"data: event: endpoint\nevent: x\n\n"), Some(&b"x"[..]));
+        assert_eq!(name(b"data: event: endpoint\n\n"), None);
     }
 
     proptest! {

@@ -109,7 +109,8 @@ mod tests {
             strings in proptest::collection::vec(".{0,12}", 0..6), pretty in any::<bool>(), chunk in 1_usize..9,
         ) {
             let values: Vec<Value> = strings.iter().map(|text| json!({"result": {text: [text, {}]}})).collect();
-            let body: String = values.iter().map(|value| if pretty { format!("{value:#}") } else { value.to_string() }).collect();
+            let written = |value: &Value| if pretty { format!("{value:#}") } else { value.to_string() };
+            let body: String = values.iter().map(written).collect();
             let (found, rest) = texts(&body, chunk);
             let read: Vec<Value> = found.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
             prop_assert_eq!((read, &*rest), (values, ""));

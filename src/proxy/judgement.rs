@@ -79,7 +79,7 @@ impl Case<'_> {
     }
 
     fn rule_against<'g>(&self, call: Call<'_>, calls: Calls<'g>) -> Option<Rule<'g>> {
-        calls.decide(call, self.narrowing, |tool| self.hints.says_read_only(tool)).err()
+        calls.decide(call, self.narrowing, |tool| self.hints.says_read_only(self.head.uri.path(), tool)).err()
     }
 }
 

@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 
 use super::answer::{self, Answer};
 use super::body::{Inbound, InboundBounds, is_malformed};
-use super::hints::Hints;
+use super::hints::{Hints, Marks};
 use super::holding::{Budget, Holding};
 use super::judgement::{self, Asked, Case};
 use super::objection::Objection;
@@ -152,8 +152,8 @@ impl Reading {
         let sees_all = calls.sees_all() && narrowing.is_none();
         let screen = (asked == Asked::List || !sees_all)
             .then(|| {
-                let share = self.budget.share(permit.grant());
-                Screen::new(permit.clone(), narrowing, self.hints.clone(), asked, enforced, &self.params, share)
+                let (share, marks) = (self.budget.share(permit.grant()), Marks::new(&self.hints, &head.uri));
+                Screen::new(permit.clone(), narrowing, marks, asked, enforced, &self.params, share)
             })
             .map(Box::new);
         if screen.is_some() {

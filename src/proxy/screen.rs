@@ -12,7 +12,7 @@ use http::{HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 
-use super::hints::Hints;
+use super::hints::Marks;
 use super::holding::{Holding, Share};
 use super::judgement::Asked;
 use super::reading;
@@ -27,7 +27,7 @@ use crate::mcp::{Call, Item, Lists, Texts};
 pub(super) struct Screen {
     permit: Permit,
     narrowing: Narrowing,
-    hints: Hints,
+    marks: Marks,
     asked: Asked,
     /// Whether anything is changed; otherwise hints are learned, and that is all.
     edits: bool,
@@ -46,13 +46,13 @@ impl Screen {
     pub(super) fn new(
         permit: Permit,
         narrowing: Narrowing,
-        hints: Hints,
+        marks: Marks,
         asked: Asked,
         edits: bool,
         params: &Arc<reading::Params>,
         share: Share,
     ) -> Self {
-        Self { permit, narrowing, hints, asked, edits, params: Arc::clone(params), share }
+        Self { permit, narrowing, marks, asked, edits, params: Arc::clone(params), share }
     }
 
     /// Puts the answer behind the screen. A single answer is read whole, so that it has its right length;
@@ -145,7 +145,7 @@ impl Screen {
         Lists::new(move |item: &Item<'_>| {
             let (call, read_only) = match item {
                 Item::Tool { name, read_only } => {
-                    self.hints.learn(name, *read_only);
+                    self.marks.learn(name, *read_only);
                     (Call::Tool(name), *read_only)
                 }
                 Item::Resource(uri) | Item::Template(uri) => (Call::Resource(uri), false),
@@ -166,13 +166,19 @@ impl Screen {
     }
 
     /// An event as it may pass.
-    fn pass_event(&self, event: Bytes) -> Result<Bytes, &'static str> {
+    fn pass_event(&mut self, event: Bytes) -> Result<Bytes, &'static str> {
         let Some(data) = sse::data(&event) else {
             // nothing in it, or nothing that is text
             return if str::from_utf8(&event).is_ok() || !self.edits { Ok(event) } else { Err(UNREADABLE) };
         };
-        // an address, as the older transport announces it, or nothing at all
-        if self.asked != Asked::List && !data.trim_start().starts_with(['{', '[']) || data.trim().is_empty() {
+        // nothing at all, or an address, as the older transport announces it
+        if data.trim().is_empty() {
+            return Ok(event);
+        }
+        if self.asked != Asked::List && !data.trim_start().starts_with(['{', '[']) {
+            if sse::name(&event) == Some(b"endpoint") {
+                self.marks.move_to(&data);
+            }
             return Ok(event);
         }
         let changed = self.filtered(data.as_bytes())?;
@@ -285,7 +291,7 @@ impl Stream {
         Self { body, pieces, screen, through: false, blocked: None }
     }
 
-    fn pass(&self, piece: Bytes) -> Result<Bytes, &'static str> {
+    fn pass(&mut self, piece: Bytes) -> Result<Bytes, &'static str> {
         match self.pieces {
             Pieces::Events(_) => self.screen.pass_event(piece),
             Pieces::Texts(_) => self.screen.pass_text(piece),

@@ -667,6 +667,40 @@ fn a_scope_may_grant_only_what_changes_nothing() {
 }
 
 #[test]
+fn marks_hold_at_the_path_where_they_were_made() {
+    let marked = |read_only: bool| {
+        let tool = json!({"name": "get_a", "annotations": {"readOnlyHint": read_only}});
+        json!({"id": 1, "result": {"tools": [tool]}}).to_string()
+    };
+    let (harmless, harmful) = (marked(true), marked(false));
+    let legacy = format!("event: endpoint\ndata: /messages?sessionId=1\n\ndata: {harmless}\n\n");
+    let origin = Origin::scripted(move |request: &Received, stream: &mut TcpStream| {
+        let line = request.request_line();
+        let (kind, body) = match line {
+            _ if line.contains("/sse") => ("text/event-stream", &legacy),
+            _ if line.contains("/b ") => ("application/json", &harmful),
+            _ => ("application/json", &harmless),
+        };
+        let length = body.len();
+        write!(stream, "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n{body}")?;
+        Ok(Keep::Open)
+    });
+    let ruled = ruled_before(origin, "[scopes.\"mcp:read\"]\nread_only = true\n");
+    let at = |path: &str, body: &str| ruled.proxy.ask(&post(&ruled.reader, body).replacen("/mcp", path, 1));
+    let is_denied = |path: &str| {
+        let answer = at(path, &call_of("get_a"));
+        ruled.proxy.record_of(&answer)["outcome"] == "denied"
+    };
+    at("/a", &list_of("tools"));
+    assert_eq!((is_denied("/a"), is_denied("/b")), (false, true), "nothing is known of /b");
+    at("/b", &list_of("tools"));
+    assert_eq!((is_denied("/a"), is_denied("/b")), (false, true), "the one says nothing of the other");
+    // the older transport lists at one path what is called at another
+    ruled.proxy.ask(&get(&ruled.reader, "").replacen("/mcp", "/sse", 1));
+    assert_eq!((is_denied("/messages?sessionId=1"), is_denied("/sse")), (false, true));
+}
+
+#[test]
 fn a_client_can_have_less_and_never_more() {
     let ruled = ruled_before(answering("content-type: application/json", TOOLS.to_owned()), POLICY);
     for (header, tool, rule) in [
