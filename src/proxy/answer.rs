@@ -134,6 +134,12 @@ pub(super) fn too_many_streams() -> Answer {
     Answer::new(StatusCode::TOO_MANY_REQUESTS, Reason::TooManyStreams, message).with(RETRY_AFTER, "1")
 }
 
+/// A request for nobody, or for two at once.
+pub(super) fn no_one_host() -> Answer {
+    let message = "the request does not name one host: send one Host header";
+    Answer::new(StatusCode::BAD_REQUEST, Reason::MalformedRequest, message)
+}
+
 /// A target that two parsers could read differently.
 pub(super) fn bad_target() -> Answer {
     let message = "the request target holds dot segments, backslashes or encoded separators: send the plain path";

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
-use http::header::COOKIE;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{COOKIE, HOST};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use jiff::Timestamp;
@@ -247,6 +247,9 @@ impl Gate {
         if !is_forwardable(request.method()) && request.method() != Method::OPTIONS {
             return Err(answer::method_not_allowed());
         }
+        if !names_one_host(request) {
+            return Err(answer::no_one_host());
+        }
         if matches!(caller, Caller::Refused) {
             return Err(answer::bad_origin());
         }
@@ -400,6 +403,17 @@ async fn look_through(reply: Reply<Arriving>, screen: Option<Box<Screen>>) -> Re
 /// crumbs there, are one.
 fn has_more_fields(headers: &HeaderMap, most: usize) -> bool {
     headers.len() > most && headers.len() - headers.get_all(COOKIE).iter().count().saturating_sub(1) > most
+}
+
+/// Whether a request says whom it is for, and says so once (RFC 9112 section 3.2): what stands before or behind us
+/// may go by another of two names. HTTP/1.0 need not say it, and HTTP/2 says it in its target.
+fn names_one_host<B>(request: &Request<B>) -> bool {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(_), second) => second.is_none(),
+        (None, _) if request.version() == Version::HTTP_2 => request.uri().authority().is_some(),
+        (None, _) => request.version() == Version::HTTP_10,
+    }
 }
 
 fn is_forwardable(method: &Method) -> bool {

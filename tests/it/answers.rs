@@ -59,6 +59,28 @@ fn what_is_no_http_is_a_400() {
 }
 
 #[test]
+fn a_request_that_does_not_name_one_host_is_a_400() {
+    let origin = Origin::plain();
+    let folder = Folder::new();
+    let token = folder.token("alice", &[]);
+    let proxy = folder.serve(&origin.url(), "");
+    let good = get(&token, "");
+    let without = good.replace("Host: localhost\r\n", "");
+    for request in [
+        without.clone(),
+        without.replace(" /mcp ", " http://localhost/mcp "),
+        good.replace("Host: localhost\r\n", "Host: localhost\r\nHost: localhost\r\n"),
+        // the credential is not looked at
+        without.replace(&token, "mcp_pat_nobodys"),
+    ] {
+        let record = assert_ours(&proxy, &proxy.ask(&request), 400, "malformed_request");
+        assert!(record.get("pat_id").is_none(), "{record}");
+    }
+    assert!(origin.received().is_empty());
+    assert_eq!(proxy.ask(&without.replace("HTTP/1.1", "HTTP/1.0")).status, 200);
+}
+
+#[test]
 fn a_page_that_may_not_call_is_a_403() {
     let origin = Origin::plain();
     let folder = Folder::new();
