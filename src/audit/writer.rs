@@ -368,9 +368,12 @@ impl Writing {
         }
     }
 
+    /// Nothing waits any more. Where there was nothing to write, as after records were given up, that proves nothing
+    /// of the destination; but where nothing is served without a record, nothing would ever come to prove it.
     fn succeed(&mut self) {
         self.failing_since = None;
-        if self.shared.failing.swap(false, Ordering::Relaxed) {
+        let proven = self.piece.done > 0 || self.patience.is_none();
+        if proven && self.shared.failing.swap(false, Ordering::Relaxed) {
             tracing::info!("the audit log is written again");
         }
     }

@@ -52,6 +52,24 @@ fn a_full_disk_costs_records_and_no_request() {
 }
 
 #[test]
+fn giving_records_up_is_not_taken_for_writing_them() {
+    let (origin, folder) = (Origin::plain(), Folder::new());
+    let token = folder.token("alice", &[]);
+    let mut proxy = serve(&folder, &origin, "/dev/full", "patience = \"100ms\"");
+    let lost = || proxy.health("/metrics").body.contains("\npatgate_audit_records_lost_total 2\n");
+    ask(&proxy, &token, 1, 200);
+    thread::sleep(Duration::from_millis(800));
+    ask(&proxy, &token, 1, 200);
+    eventually("the second loss", || lost().then_some(()));
+    thread::sleep(Duration::from_millis(800));
+    proxy.signal("TERM");
+    assert!(proxy.wait().success());
+    proxy.await_log_after_end("stopped");
+    let told = proxy.log().iter().filter(|entry| entry["message"] == "the audit log is written again").count();
+    assert_eq!(told, 0, "{:?}", proxy.log());
+}
+
+#[test]
 fn with_refuse_nothing_is_forwarded_while_the_log_cannot_be_written() {
     let (origin, folder) = (Origin::plain(), Folder::new());
     let token = folder.token("alice", &[]);
