@@ -141,7 +141,8 @@ impl Cli {
         match done {
             Ok(()) => ExitCode::SUCCESS,
             Err(exit) => {
-                print::error(&exit.message);
+                // whatever stood where it does not belong
+                print::error(&Prefix::default().mask(exit.message.into()));
                 ExitCode::from(exit.code)
             }
         }

@@ -14,7 +14,7 @@ use crate::config::{Overrides, TokenSettings};
 use crate::document::nearest;
 use crate::source::last_used::{self, LastUses};
 use crate::source::{self, Draft, EditError};
-use crate::token::{Checksum, TokenDigest, TokenHash, TokenList, User};
+use crate::token::{Checksum, HOLDS_A_TOKEN, Prefix, TokenDigest, TokenHash, TokenList, User};
 
 /// What every command about tokens and users can be told.
 #[derive(Args, Debug)]
@@ -73,6 +73,19 @@ impl Common {
 }
 
 impl Store {
+    /// Refuses texts, each by the name of its argument, in which a token stands: they would be kept and shown.
+    pub(super) fn refuse_tokens<'t>(
+        &self,
+        texts: impl IntoIterator<Item = (&'static str, Option<&'t String>)>,
+    ) -> Result<(), Exit> {
+        let prefixes = [&self.policy.prefix, &Prefix::default()];
+        let mut texts = texts.into_iter().filter_map(|(argument, text)| Some((argument, text?)));
+        match texts.find(|(_, text)| prefixes.iter().any(|prefix| prefix.is_in(text))) {
+            Some((argument, _)) => Err(Exit::usage(format!("{argument} {HOLDS_A_TOKEN}"))),
+            None => Ok(()),
+        }
+    }
+
     /// What the list says now.
     pub(super) fn read(&self) -> Result<Snapshot<'_>, Exit> {
         Ok(self.snapshot(source::read_list(&self.file)?))
@@ -88,7 +101,8 @@ impl Store {
         Ok((outcome, self.snapshot(list)))
     }
 
-    fn snapshot(&self, list: TokenList) -> Snapshot<'_> {
+    fn snapshot(&self, mut list: TokenList) -> Snapshot<'_> {
+        list.mask(&self.policy.prefix);
         let directory = Directory::new(&list, &self.policy, Generation::default(), "");
         let directory = directory.with_denied(&self.denied, Generation::default());
         Snapshot { store: self, list, directory, now: Timestamp::now() }

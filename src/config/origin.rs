@@ -7,6 +7,7 @@ use super::units::{duration, size};
 use crate::document::{Problem, Table};
 use crate::source::{ClientParams, HttpParams, ListUrl, LookupParams, LookupUrl, Origin};
 use crate::tls;
+use crate::token::{HOLDS_A_TOKEN, Prefix};
 
 /// The largest answer about one token, in bytes.
 const MAX_LOOKUP: usize = 1024 * 1024;
@@ -24,6 +25,10 @@ pub(super) fn read(
     let mut complain = |key, message| outside.push(Problem::outside(key, message));
     let is_url = |text: &&str| text.starts_with("http://") || text.starts_with("https://");
     let url = named.filter(is_url).map(ListUrl::parse).transpose();
+    if named.is_some_and(|text| Prefix::default().is_in(text)) {
+        complain(NAMED, HOLDS_A_TOKEN.to_owned());
+        return None;
+    }
     let url = url.map_err(|why| complain(NAMED, why)).ok()?;
 
     // what stands in the file is read even if it does not count, so that mistakes in it are found

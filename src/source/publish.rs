@@ -85,7 +85,10 @@ impl Publisher {
         noticed: Option<Instant>,
     ) -> bool {
         let (began, reloads) = (Instant::now(), &self.published.reloads);
-        let list = read().and_then(|list| {
+        let list = read().and_then(|mut list| {
+            if list.mask(&self.policy.prefix) {
+                tracing::warn!("a token stands among the names of the list, where it is not shown: revoke it");
+            }
             let before = self.last_good(&self.lock());
             if list.tokens.is_empty() && !self.allow_empty && before.grants().next().is_some() {
                 let message = "the list has become empty: if that is meant, set tokens.allow_empty";

@@ -1,5 +1,6 @@
 //! The token list: who holds which token, as the token file and its JSON twin say it.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
@@ -7,6 +8,7 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::digest::TokenHash;
+use super::plaintext::Prefix;
 use super::rules::NameRules;
 use crate::charset::Charset;
 use crate::document::{Problem, Problems};
@@ -162,6 +164,27 @@ pub struct TokenList {
 }
 
 impl TokenList {
+    /// Cuts the secret out of every token that stands where only words about tokens and users belong: all of these
+    /// texts go to the audit log, to the upstream or to a terminal. Returns whether there was any.
+    pub fn mask(&mut self, prefix: &Prefix) -> bool {
+        let mut found = false;
+        let mut mask = |text: &mut Box<str>| {
+            if let Cow::Owned(masked) = prefix.mask(Cow::Borrowed(text)) {
+                *text = masked.into();
+                found = true;
+            }
+        };
+        for TokenRecord { user, name, revoked_reason, .. } in &mut self.tokens {
+            mask(user);
+            name.iter_mut().chain(revoked_reason).for_each(&mut mask);
+        }
+        for User { id, email, name, org, .. } in self.users.iter_mut().flatten() {
+            mask(id);
+            email.iter_mut().chain(name).chain(org).for_each(&mut mask);
+        }
+        found
+    }
+
     /// Takes in another file of the same list; `file` is named in messages only.
     ///
     /// # Errors
@@ -215,6 +238,25 @@ impl TokenList {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_among_words_is_cut_and_every_other_word_stays() {
+        let prefix = Prefix::parse("acme_").unwrap();
+        let minted = prefix.mint().unwrap();
+        let token = minted.token.expose();
+        let hash = minted.token.digest();
+        let text = |t: &str| {
+            format!(
+                "[[tokens]]\nid = \"a\"\nhash = \"{hash}\"\nuser = \"u {t}\"\nname = \"{t} n\"\nrevoked_reason = \"{t}\"\n\
+                 [[users]]\nid = \"u {t}\"\nname = \"{t}\"\nemail = \"{t}@x\"\norg = \"{t}\"\n"
+            )
+        };
+        let parse = |text: &str| TokenList::parse(Path::new("t.toml"), text).unwrap();
+        let mut list = parse(&text(token));
+        assert!(list.mask(&prefix));
+        assert_eq!(list, parse(&text(&format!("acme_{}_[masked]", minted.id))));
+        assert!(!list.clone().mask(&prefix) && !parse(&text(token)).mask(&Prefix::default()));
+    }
 
     #[test]
     fn the_hashes_of_a_prefix_are_counted_over_all_files() {

@@ -16,4 +16,4 @@ pub use list::{Role, Scope, Status, TokenId, TokenList, TokenRecord, User};
 pub use plaintext::{Checksum, Minted, Prefix, Token};
 pub use rules::{Name, NameRules, Pattern};
 pub use uri::Uri;
-pub use value::{PREFIX_LENGTH, plain_text, role_name, token_prefix, user_id};
+pub use value::{HOLDS_A_TOKEN, PREFIX_LENGTH, email, plain_text, role_name, token_name, token_prefix, user_id};

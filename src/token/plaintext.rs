@@ -151,6 +151,11 @@ impl Prefix {
         decoded.map_or(text, Cow::from)
     }
 
+    /// Whether a whole token stands in a text, or so much of one that its secret would be told.
+    pub fn is_in(&self, text: &str) -> bool {
+        matches!(self.mask(text.into()), Cow::Owned(_))
+    }
+
     fn mask_plain(&self, text: &str) -> Option<String> {
         let mut masked = String::new();
         let mut rest = text;

@@ -5,6 +5,10 @@ use super::list::Status;
 /// How many characters a record's `prefix` has.
 pub const PREFIX_LENGTH: usize = 10;
 
+/// What is said of a text that a token stands in. The text is not repeated.
+pub const HOLDS_A_TOKEN: &str =
+    "holds a token: it may now be in the history of your shell, so revoke it; write words about it here";
+
 /// The longest text in bytes.
 const MAX_TEXT: usize = 1024;
 
@@ -28,6 +32,23 @@ pub fn plain_text(text: &str) -> Result<String, String> {
 /// What is wrong with it.
 pub fn user_id(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("empty: name a user".to_owned()) } else { plain_text(text) }
+}
+
+/// Reads what somebody calls a token: a text that is not empty.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn token_name(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("empty: say what it is for".to_owned()) } else { plain_text(text) }
+}
+
+/// Reads an address of electronic mail, of which nothing but `@` between two parts is asked.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn email(text: &str) -> Result<String, String> {
+    let fits = text.split_once('@').is_some_and(|(name, domain)| !name.is_empty() && !domain.is_empty());
+    if fits { plain_text(text) } else { Err("not an address: write one such as alice@example.com".to_owned()) }
 }
 
 /// Reads the name of a role.

@@ -6,6 +6,7 @@ mod import;
 mod life;
 mod listing;
 mod users;
+mod words;
 
 use std::process::Output;
 

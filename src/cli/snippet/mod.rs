@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use http::Uri;
 
 use super::{Exit, print};
+use crate::token::{HOLDS_A_TOKEN, Prefix};
 
 /// What can be said about a snippet.
 #[derive(Args, Debug)]
@@ -50,6 +51,9 @@ impl Endpoint {
     /// Reads an address.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let wrong = "write an address such as https://mcp.example.com/mcp";
+        if Prefix::default().is_in(text) {
+            return Err(HOLDS_A_TOKEN.to_owned());
+        }
         let uri: Uri = text.parse().map_err(|error| format!("{error}: {wrong}"))?;
         let (Some(scheme @ ("http" | "https")), Some(host)) = (uri.scheme_str(), uri.host()) else {
             return Err(wrong.to_owned());

@@ -17,7 +17,7 @@ pub(in crate::cli) struct Create {
 
 impl Create {
     pub(super) fn run(self) -> Result<(), Exit> {
-        let store = self.common.open()?;
+        let store = self.terms.open(&self.common)?;
         let now = this_second();
         let expires_at = self.terms.end_of_life(&store.policy, now)?;
         let tools = self.terms.tools();
@@ -34,6 +34,7 @@ impl Create {
         })?;
         let facts = after.token(minted.id.as_str())?;
         print_once(&minted, self.common.json, &facts, None)?;
+        self.terms.remark_on_scopes(&after, &store.policy);
         print::remark(format_args!(
             "token {} of {} is in {}; it {} and will not be shown again",
             facts.id,

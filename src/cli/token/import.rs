@@ -40,7 +40,8 @@ struct Foreign {
 
 impl Import {
     pub(super) fn run(self) -> Result<(), Exit> {
-        let store = self.common.open()?;
+        let store = self.terms.open(&self.common)?;
+        store.refuse_tokens([("--id", self.id.as_ref())])?;
         let now = this_second();
         let expires_at = self.terms.end_of_life(&store.policy, now)?;
         let tools = self.terms.tools();
@@ -66,6 +67,7 @@ impl Import {
             Ok(())
         })?;
         let facts = after.token(id.as_str())?;
+        self.terms.remark_on_scopes(&after, &store.policy);
         if self.common.json {
             print::json(&facts)?;
         } else {

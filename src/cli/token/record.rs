@@ -7,11 +7,11 @@ use toml::Value;
 
 use crate::access::Policy;
 use crate::cli::facts::Facts;
-use crate::cli::store::Snapshot;
+use crate::cli::store::{Common, Snapshot, Store};
 use crate::cli::{Exit, print, words};
 use crate::source::{Fields, moment};
 use crate::token::{
-    Lifetime, Minted, NameRules, PREFIX_LENGTH, Pattern, Scope, Status, Token, TokenId, plain_text, user_id,
+    Lifetime, Minted, NameRules, PREFIX_LENGTH, Pattern, Scope, Status, Token, TokenId, token_name, user_id,
 };
 
 /// How long a token lives if nobody says otherwise and the policy allows it.
@@ -24,7 +24,7 @@ pub(super) struct Terms {
     #[arg(long, value_name = "USER", value_parser = user_id)]
     pub(super) user: String,
     /// What its owner calls it, such as "Claude Code on laptop"
-    #[arg(long, value_name = "NAME", value_parser = plain_text)]
+    #[arg(long, value_name = "NAME", value_parser = token_name)]
     name: String,
     /// How long it lives from now on: 45s, 12h, 90d, 1y, a date such as 2027-01-31, or never [default:
     /// 90d, or tokens.max_lifetime if that is shorter]
@@ -43,6 +43,29 @@ pub(super) struct Terms {
 }
 
 impl Terms {
+    /// Opens what is to be changed, if no token stands in what is said of the new one.
+    pub(super) fn open(&self, common: &Common) -> Result<Store, Exit> {
+        let store = common.open()?;
+        store.refuse_tokens([("--user", Some(&self.user)), ("--name", Some(&self.name))])?;
+        Ok(store)
+    }
+
+    /// Remarks on scopes that nothing here knows of, and that are most likely misspelt.
+    pub(super) fn remark_on_scopes(&self, after: &Snapshot<'_>, policy: &Policy) {
+        let roles = after.list.roles.as_ref();
+        let granted = |scope: &Scope| roles.is_some_and(|roles| roles.values().any(|role| role.scopes.contains(scope)));
+        let ruled = |scope: &Scope| policy.calls.as_ref().is_some_and(|calls| calls.scopes.contains_key(scope));
+        if roles.is_none() && policy.calls.is_none() {
+            return;
+        }
+        for scope in self.scopes.iter().filter(|scope| !granted(scope) && !ruled(scope)) {
+            let scope = scope.as_str();
+            print::remark(format_args!(
+                "note: neither a role of the list nor the configuration has the scope `{scope}`"
+            ));
+        }
+    }
+
     /// When the token ends if it is listed now, within the policy.
     pub(super) fn end_of_life(&self, policy: &Policy, now: Timestamp) -> Result<Option<Timestamp>, Exit> {
         end_of_life(self.expires, policy, now)

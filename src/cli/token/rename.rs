@@ -6,14 +6,14 @@ use toml::Value;
 use crate::cli::store::Common;
 use crate::cli::{Exit, print};
 use crate::source::Section;
-use crate::token::plain_text;
+use crate::token::token_name;
 
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Rename {
     /// The token's id, as `patgate token list` shows it
     id: String,
     /// What its owner calls it from now on
-    #[arg(value_parser = plain_text)]
+    #[arg(value_parser = token_name)]
     name: String,
     #[command(flatten)]
     common: Common,
@@ -22,6 +22,7 @@ pub(in crate::cli) struct Rename {
 impl Rename {
     pub(super) fn run(self) -> Result<(), Exit> {
         let store = self.common.open()?;
+        store.refuse_tokens([("the name", Some(&self.name))])?;
         let ((), after) = store.edit(|before, draft| {
             before.token(&self.id)?;
             draft.set(Section::Tokens, &self.id, "name", &Value::String(self.name.clone()));

@@ -22,6 +22,7 @@ pub(in crate::cli) struct Revoke {
 impl Revoke {
     pub(super) fn run(self) -> Result<(), Exit> {
         let store = self.common.open()?;
+        store.refuse_tokens([("--reason", self.reason.as_ref())])?;
         let (already, after) = store.edit(|before, draft| {
             let now = this_second();
             // a revocation that is yet to come is brought forward

@@ -10,7 +10,7 @@ use crate::cli::facts::Status;
 use crate::cli::store::{Common, Snapshot};
 use crate::cli::{Exit, print};
 use crate::source::{Fields, Section};
-use crate::token::{plain_text, role_name, user_id};
+use crate::token::{email, plain_text, role_name, user_id};
 
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Add {
@@ -21,7 +21,7 @@ pub(in crate::cli) struct Add {
     #[arg(long, value_name = "NAME", value_parser = plain_text)]
     name: Option<String>,
     /// Her address
-    #[arg(long, value_name = "ADDRESS", value_parser = plain_text)]
+    #[arg(long, value_name = "ADDRESS", value_parser = email)]
     email: Option<String>,
     /// The organisation she belongs to
     #[arg(long, value_name = "ORG", value_parser = plain_text)]
@@ -39,6 +39,9 @@ pub(in crate::cli) struct Add {
 impl Add {
     pub(super) fn run(self) -> Result<(), Exit> {
         let store = self.common.open()?;
+        let (name, email, org) = (self.name.as_ref(), self.email.as_ref(), self.org.as_ref());
+        let given = [("the id", Some(&self.id)), ("--name", name), ("--email", email), ("--org", org)];
+        store.refuse_tokens(given)?;
         let (others, after) = store.edit(|before, draft| {
             if before.list.users.iter().flatten().any(|user| *user.id == *self.id) {
                 return Err(Exit::failure(format!("user `{}` is listed already", self.id)));
