@@ -43,7 +43,8 @@ pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
     let mut source = Source::open(&config.source, &config.policy)?;
     let published = source.published().clone();
     let house = House::open(&config.server, &config.proxy, &config.audit, &published)?;
-    let admin = config.admin.as_ref().map(Admin::bind).transpose().map_err(Exit::failure)?;
+    let admin = config.admin.as_ref().map(Admin::bind).transpose();
+    let admin = admin.map_err(|error| Exit::failure(format!("admin: {error}")))?;
     compare_limits(&house.shared.descriptors, &config.server);
 
     house.run(|house, vital| {
@@ -200,7 +201,8 @@ impl House {
             descriptors: Descriptors::default(),
             audit,
         };
-        let server = Server::start(server, &drain, || Gate::new(proxy, &shared)).map_err(Exit::failure)?;
+        let server = Server::start(server, &drain, || Gate::new(proxy, &shared));
+        let server = server.map_err(|error| Exit::failure(format!("listen: {error}")))?;
         shared.descriptors.note_others();
         Ok(Self { server, drain, reload: Reload::default(), shared, runtime, writer, signals })
     }

@@ -69,6 +69,9 @@ pub enum BindError {
     /// Somebody else listens there.
     #[error("{0} is in use: another process listens there; stop it, or choose another address")]
     InUse(ListenAddress),
+    /// Something else has the name of the socket.
+    #[error("{0} is a {1} and no socket: remove it, or choose another path")]
+    NotASocket(ListenAddress, &'static str),
     /// Nobody has opened a socket for us.
     #[error("no socket was handed over: `systemd` stands for the one of a socket unit; name an address instead")]
     NotHandedOver,
@@ -76,8 +79,25 @@ pub enum BindError {
     #[error("a Unix socket was handed over, and [tls] is not spoken there: hand over a socket of TCP, or leave it out")]
     NotForTls,
     /// The system says no.
-    #[error("cannot listen on {0}: {1}")]
+    #[error("cannot listen on {0}: {1}{advice}", advice = advice(.0, .1))]
     Failed(ListenAddress, #[source] io::Error),
+}
+
+/// What to do about it, where that can be told.
+fn advice(address: &ListenAddress, error: &io::Error) -> &'static str {
+    match (address, error.kind()) {
+        (ListenAddress::Tcp(_), io::ErrorKind::PermissionDenied) => {
+            ": choose a port from 1024 on, or give the program the capability CAP_NET_BIND_SERVICE"
+        }
+        (ListenAddress::Tcp(_), io::ErrorKind::AddrNotAvailable) => {
+            ": this machine has no such address; name one of its own, or 0.0.0.0 or [::] for all of them"
+        }
+        (ListenAddress::Unix(_), io::ErrorKind::PermissionDenied) => {
+            ": let the user that patgate runs as write to its folder"
+        }
+        (ListenAddress::Unix(_), io::ErrorKind::NotFound) => ": make the folder that it is to be in",
+        _ => "",
+    }
 }
 
 /// A bound socket that has not been given to a worker yet.
@@ -109,6 +129,9 @@ pub(super) fn bind(
             Ok((sockets, ListenAddress::Tcp(actual)))
         }
         ListenAddress::Unix(path) => {
+            if let Some(kind) = not_a_socket(path) {
+                return Err(BindError::NotASocket(address.clone(), kind));
+            }
             let socket = Bound::Unix(bind_unix(path).map_err(failed)?);
             let copies: io::Result<Vec<_>> = (0..workers).map(|_| socket.share()).collect();
             Ok((copies.map_err(failed)?, address.clone()))
@@ -178,6 +201,17 @@ fn tune(socket: &SockRef<'_>, keep_alive: Duration) -> io::Result<()> {
     let keep_alive = TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(3);
     socket.set_tcp_keepalive(&keep_alive)?;
     socket.set_tcp_notsent_lowat(UNSENT)
+}
+
+/// What has the name of the socket, if that is no socket.
+fn not_a_socket(path: &Path) -> Option<&'static str> {
+    let kind = path.symlink_metadata().ok()?.file_type();
+    match kind {
+        _ if kind.is_socket() => None,
+        _ if kind.is_dir() => Some("folder"),
+        _ if kind.is_symlink() => Some("link"),
+        _ => Some("file"),
+    }
 }
 
 /// A socket file that nobody listens on is left over from a process that was killed.

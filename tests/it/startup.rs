@@ -308,7 +308,20 @@ fn an_address_in_use_is_a_failure_that_names_it() {
     for flag in ["--listen", "--admin"] {
         let (code, _, said) = run(&folder, &["serve", "--config", "patgate.toml", flag, &taken], &[]);
         assert_eq!(code, 1, "{said}");
-        assert_names(&said, &[&taken, "in use"]);
+        assert_names(&said, &[&format!("{}: {taken}", &flag[2..]), "in use"]);
+    }
+    let in_folder = |name: &str| format!("unix:{}", folder.path(name).display());
+    for (address, expected) in [
+        (in_folder("patgate.toml"), "is a file and no socket: remove it"),
+        (in_folder("."), "is a folder and no socket"),
+        (in_folder("nowhere/p.sock"), "make the folder that it is to be in"),
+        ("192.0.2.1:8080".to_owned(), "this machine has no such address"),
+    ] {
+        for flag in ["--listen", "--admin"] {
+            let (code, _, said) = run(&folder, &["serve", "--config", "patgate.toml", flag, &address], &[]);
+            assert_eq!(code, 1, "{said}");
+            assert_names(&said, &[&format!("error: {}: ", &flag[2..]), &address, expected]);
+        }
     }
     // two proxies do not share an address by accident
     let first = folder.serve_with(&[], &[]);
