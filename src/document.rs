@@ -215,6 +215,11 @@ impl<'a> Table<'a> {
         typed
     }
 
+    /// Whether there is such a key.
+    pub fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
+
     /// A string, if there is one.
     pub fn string(&self, key: &'static str) -> Option<&'a str> {
         self.typed(key, "a string", DeValue::as_str)
@@ -222,7 +227,7 @@ impl<'a> Table<'a> {
 
     /// A string that must be there.
     pub fn required(&self, key: &'static str) -> Option<&'a str> {
-        if !self.entries.contains_key(key) {
+        if !self.has(key) {
             self.problem(key, "missing: this key is required");
         }
         self.string(key)

@@ -43,6 +43,16 @@ pub enum TlsError {
     Verifier(#[from] rustls::server::VerifierBuilderError),
 }
 
+impl TlsError {
+    /// The file that is at fault, where it is one.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Pem { file, .. } | Self::Empty(file) => Some(file),
+            _ => None,
+        }
+    }
+}
+
 impl From<rustls::Error> for TlsError {
     fn from(error: rustls::Error) -> Self {
         match error {

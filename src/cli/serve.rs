@@ -184,7 +184,7 @@ impl House {
                 audit::Destination::Stdout => "standard output".to_owned(),
                 audit::Destination::File(path) => path.display().to_string(),
             };
-            Exit::failure(format!("cannot open the audit log {place}: {error}"))
+            Exit::failure(format!("audit.path: cannot open the audit log {place}: {error}"))
         })?;
         let drain = Drain::default();
         let sessions = Sessions::new(&proxy.sessions);
@@ -338,6 +338,7 @@ mod tests {
              [audit]\npath = {log:?}\n[tokens]\nfile = \"tokens.toml\"\n"
         );
         std::fs::write(&file, text).unwrap();
+        std::fs::write(folder.path().join("tokens.toml"), "").unwrap();
         let config = Config::load(&Overrides { config: Some(file), ..Overrides::default() }).unwrap();
         let published = Published::fixed(Directory::unavailable(&Arc::new(Policy::default())));
         let house = || House::open(&config.server, &config.proxy, &config.audit, &published).unwrap();

@@ -1,6 +1,6 @@
 //! `[audit]`: where the log goes, when a file of it is set aside, and what happens if it cannot be written.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::bounds::{bytes, in_memory};
@@ -17,13 +17,29 @@ const SMALLEST: u64 = 64 * 1024;
 const MASKED: [&str; 8] =
     ["password", "passwd", "secret", "token", "api_key", "apikey", "authorization", "credentials"];
 
+/// Why nothing can be written to such a file.
+fn unusable(path: &Path) -> Option<String> {
+    let Some(folder) = path.parent() else {
+        return Some("empty: name a file, or write \"-\" for standard output".to_owned());
+    };
+    let gone = !folder.as_os_str().is_empty()
+        && folder.metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+    gone.then(|| format!("there is no folder {}: make it, or name a file elsewhere", folder.display()))
+}
+
 /// Reads the table: the settings of the log, and what is read in bodies for it. Paths are relative to `base`.
 pub(super) fn read(root: &Table<'_>, base: &Path, prefix: Prefix) -> (Params, TapParams) {
     let table = root.table("audit");
     let table = table.as_ref();
     let destination = match table.and_then(|table| table.string("path")) {
         None | Some("-") => Destination::Stdout,
-        Some(path) => Destination::File(base.join(path)),
+        Some(path) => {
+            let path = if path.is_empty() { PathBuf::new() } else { base.join(path) };
+            if let Some((table, why)) = table.zip(unusable(&path)) {
+                table.problem("path", why);
+            }
+            Destination::File(path)
+        }
     };
     let number = |key| {
         let number = table.and_then(|table| table.number(key, 1..=10_000_000));

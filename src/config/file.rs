@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::uri::Authority;
 use http::{HeaderName, HeaderValue};
 
 use super::bounds::{self, Limits, Timeouts};
@@ -30,21 +31,25 @@ struct Reader<'r> {
     base: &'r Path,
     overrides: &'r Overrides,
     outside: &'r mut Vec<Problem>,
+    /// Whether files of tokens may be missing.
+    missing: bool,
 }
 
 /// Reads everything; the result counts only if no mistake was reported.
 pub(super) fn read(root: &Table<'_>, path: &Path, overrides: &Overrides, outside: &mut Vec<Problem>) -> Option<Config> {
-    Reader { root, base: base(path), overrides, outside }.config()
+    Reader { root, base: base(path), overrides, outside, missing: false }.config()
 }
 
-/// Reads what concerns tokens and nothing else.
+/// Reads what concerns tokens and nothing else. Whether its files may be `missing` is the caller's to say: some make
+/// them.
 pub(super) fn read_tokens(
     root: &Table<'_>,
     path: &Path,
     overrides: &Overrides,
+    missing: bool,
     outside: &mut Vec<Problem>,
 ) -> (Option<source::Params>, Policy) {
-    Reader { root, base: base(path), overrides, outside }.tokens()
+    Reader { root, base: base(path), overrides, outside, missing }.tokens()
 }
 
 /// Paths in a configuration file are relative to the folder that it is in.
@@ -55,7 +60,8 @@ pub(super) fn base(path: &Path) -> &Path {
 impl Reader<'_> {
     fn config(&mut self) -> Option<Config> {
         let (root, overrides) = (self.root, self.overrides);
-        let listen = self.setting("listen", overrides.listen.as_deref(), Some(DEFAULT_LISTEN), str::parse);
+        let listen =
+            self.setting("listen", overrides.listen.as_deref(), Some(DEFAULT_LISTEN), str::parse::<ListenAddress>);
         let upstream = self.setting("upstream", overrides.upstream.as_deref(), None, |text| {
             text.parse::<Address>().map_err(|error| error.to_string())
         });
@@ -64,11 +70,10 @@ impl Reader<'_> {
             "systemd" => Err("`systemd` can be `listen` only: write 127.0.0.1:9090, unix:/path or off".to_owned()),
             address => address.parse::<ListenAddress>().map(Some),
         });
+        self.keep_apart(listen.as_ref(), admin.as_ref().and_then(Option::as_ref));
         let diagnostics = self.diagnostics();
         let workers = root.number("workers", 1..=1024).and_then(|workers| usize::try_from(workers).ok());
-        let upstream_host = root.parsed("upstream_host", |text| {
-            HeaderValue::from_str(text).map_err(|_| "not a host: write host:port as the upstream expects it".to_owned())
-        });
+        let upstream_host = root.parsed("upstream_host", host);
         let allowed_origins = self.list("allowed_origins", |texts| AllowedOrigins::parse(texts));
         let allowed_hosts = self.list("allowed_hosts", |texts| AllowedHosts::parse(texts));
         let resume_outside_sessions = root.truth("resume_outside_sessions").unwrap_or(true);
@@ -151,6 +156,16 @@ impl Reader<'_> {
         })
     }
 
+    /// Refuses one address for both doors: the second could not be opened.
+    fn keep_apart(&mut self, listen: Option<&ListenAddress>, admin: Option<&ListenAddress>) {
+        let Some((listen, admin)) = listen.zip(admin).filter(|(listen, admin)| listen.overlaps(admin)) else { return };
+        let message = format!("{admin} is taken by listen ({listen}): choose another address for one of the two");
+        match self.overrides.admin {
+            None if self.root.has("admin") => self.root.problem("admin", message),
+            _ => self.outside("admin", message),
+        }
+    }
+
     /// A setting that flags and environment can override; `None` after a mistake.
     fn setting<T>(
         &mut self,
@@ -203,11 +218,14 @@ impl Reader<'_> {
     fn tokens(&mut self) -> (Option<source::Params>, Policy) {
         let table = self.root.table("tokens");
         let table = table.as_ref();
-        let file = table.and_then(|table| table.string("file")).map(|text| self.path(text));
-        let origin = origin::read(table, file, self.base, self.overrides.tokens.as_deref(), self.outside);
+        let named = self.overrides.tokens.as_deref();
+        let file = table.and_then(|table| table.string("file"));
+        let origin = origin::read(table, file, self.base, named, self.missing, self.outside);
         let poll = table.and_then(|table| table.parsed("poll", duration)).unwrap_or(Duration::from_secs(5));
         let prefix = table.and_then(|table| table.parsed("prefix", Prefix::parse)).unwrap_or_default();
-        let deny_list = table.and_then(|table| table.string("deny_list")).map(|text| self.path(text));
+        let deny_list = table.and_then(|table| Some((table, table.string("deny_list")?)));
+        let deny_list =
+            deny_list.and_then(|(table, text)| origin::there(table, "deny_list", text, self.base, self.missing));
         let max_lifetime = table.and_then(|table| table.parsed("max_lifetime", days));
         let last_used = table.and_then(|table| table.string("last_used"));
         let allow_empty = table.and_then(|table| table.truth("allow_empty")).unwrap_or(false);
@@ -280,6 +298,17 @@ impl Reader<'_> {
         table.done();
         token_ids.unwrap_or(false)
     }
+}
+
+/// A `Host`: a name or an address, and a port at most.
+fn host(text: &str) -> Result<HeaderValue, String> {
+    let plain = |authority: &Authority| {
+        let port = text.get(authority.host().len()..).unwrap_or_default();
+        let fits = port.is_empty() || authority.port_u16().is_some_and(|port| port > 0);
+        authority.as_str() == text && !text.contains('@') && !authority.host().is_empty() && fits
+    };
+    let host = text.parse().ok().filter(plain).and_then(|_| HeaderValue::from_str(text).ok());
+    host.ok_or_else(|| format!("{text:?} is not a host: write host or host:port as the upstream expects it"))
 }
 
 /// An empty name leaves the header out.

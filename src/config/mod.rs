@@ -105,7 +105,7 @@ impl Config {
         let (path, text) = text_of(overrides)?;
         let document = Document::parse(path, &text)?;
         let mut outside = Vec::new();
-        let (source, policy) = file::read_tokens(&document.root(), path, overrides, &mut outside);
+        let (source, policy) = file::read_tokens(&document.root(), path, overrides, false, &mut outside);
         // what is wrong beside it is reported by `load`
         let _ = document.finish();
         source.map(|source| (source, policy)).ok_or(Problems(outside))
@@ -135,7 +135,7 @@ impl TokenSettings {
         let (path, text) = text_of(overrides)?;
         let document = Document::parse(path, &text)?;
         let mut outside = Vec::new();
-        let mut read = |overrides| file::read_tokens(&document.root(), path, overrides, &mut outside);
+        let mut read = |overrides| file::read_tokens(&document.root(), path, overrides, true, &mut outside);
         let (source, policy) = match (read(overrides), &overrides.tokens) {
             // a token file that nobody named has its usual name
             ((None, _), None) => read(&Overrides { tokens: Some(DEFAULT_TOKEN_FILE.to_owned()), ..overrides.clone() }),

@@ -1,5 +1,6 @@
 //! Where tokens come from: a file, a list over HTTP, or a look-up of one token at a time.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,27 +13,51 @@ use crate::token::{HOLDS_A_TOKEN, Prefix};
 /// The largest answer about one token, in bytes.
 const MAX_LOOKUP: usize = 1024 * 1024;
 
-/// Reads the one source of `[tokens]`, whose `file` was read, over which `named` stands: a path, or the
-/// URL of a list.
+/// The file that the text of a key names, which must be there unless it may be missing.
+pub(super) fn there(table: &Table<'_>, key: &'static str, text: &str, base: &Path, missing: bool) -> Option<PathBuf> {
+    path(text, base, missing).map_err(|why| table.problem(key, why)).ok()
+}
+
+fn path(text: &str, base: &Path, missing: bool) -> Result<PathBuf, String> {
+    if text.is_empty() {
+        return Err("empty: name a file, or leave this out".to_owned());
+    }
+    let path = base.join(text);
+    match path.metadata() {
+        Err(error) if error.kind() == ErrorKind::NotFound && !missing => {
+            Err(format!("{} cannot be read ({error}): make it, or correct its name", path.display()))
+        }
+        _ => Ok(path),
+    }
+}
+
+/// Reads the one source of `[tokens]`, whose `file` was read, over which `named` stands: a path, or the URL of a list.
+/// A token file may be `missing` where it is yet to be made.
 /// Mistakes in the file go to its document, others to `outside`.
 pub(super) fn read(
     table: Option<&Table<'_>>,
-    file: Option<PathBuf>,
+    file: Option<&str>,
     base: &Path,
     named: Option<&str>,
+    missing: bool,
     outside: &mut Vec<Problem>,
 ) -> Option<Origin> {
     let mut complain = |key, message| outside.push(Problem::outside(key, message));
     let is_url = |text: &&str| text.starts_with("http://") || text.starts_with("https://");
     let url = named.filter(is_url).map(ListUrl::parse).transpose();
-    if named.is_some_and(|text| Prefix::default().is_in(text)) {
-        complain(NAMED, HOLDS_A_TOKEN.to_owned());
-        return None;
-    }
     let url = url.map_err(|why| complain(NAMED, why)).ok()?;
+    let checked = named.map(|text| match &url {
+        _ if Prefix::default().is_in(text) => Err(HOLDS_A_TOKEN.to_owned()),
+        Some(_) => Ok(()),
+        None => path(text, Path::new(""), missing).map(drop),
+    });
+    checked.transpose().map_err(|why| complain(NAMED, why)).ok()?;
 
     // what stands in the file is read even if it does not count, so that mistakes in it are found
-    let file = file.map(|path| Some(Origin::File(path)));
+    // one that does not count need not be there
+    let missing = missing || named.is_some();
+    let file = table.zip(file);
+    let file = file.map(|(table, text)| there(table, "file", text, base, missing).map(Origin::File));
     let http = table.and_then(|table| table.table("http"));
     let http = http.map(|table| Section { table: Some(&table), base }.http(url.clone(), &mut complain));
     let lookup = table.and_then(|table| table.table("lookup"));
@@ -107,7 +132,8 @@ impl Section<'_> {
     fn client(&self, secure: bool, max_size: usize, complain: Complain<'_>) -> Option<ClientParams> {
         let path = |key| self.table.and_then(|table| table.string(key)).map(|text| self.base.join(text));
         let (ca, certificate, key) = (path("ca"), path("cert"), path("key"));
-        let bearer_file = path("bearer_file");
+        let bearer_file = self.table.and_then(|table| Some((table, table.string("bearer_file")?)));
+        let bearer_file = bearer_file.and_then(|(table, text)| there(table, "bearer_file", text, self.base, false));
         let timeout = self.duration("timeout", Duration::from_secs(2));
         for (name, set) in [("ca", ca.is_some()), ("cert", certificate.is_some()), ("key", key.is_some())] {
             if set && !secure {
@@ -117,10 +143,14 @@ impl Section<'_> {
         if certificate.is_some() != key.is_some() {
             self.problem("", "a client certificate needs both cert and key".to_owned());
         }
+        let paths = [("ca", ca.clone()), ("cert", certificate.clone()), ("key", key.clone())];
         let identity = certificate.zip(key).map(|(certificate, key)| tls::Identity { certificate, key });
         let tls = if secure { tls::client(ca.as_deref(), identity.as_ref()) } else { tls::nobody() };
         let tls = tls.map_err(|error| match self.table {
-            Some(table) => table.problem("", error.to_string()),
+            Some(table) => {
+                let named = paths.iter().find(|(_, path)| path.is_some() && path.as_deref() == error.file());
+                table.problem(named.map_or("", |(name, _)| name), error.to_string());
+            }
             None => complain(NAMED, error.to_string()),
         });
         Some(ClientParams { tls: tls.ok()?, bearer_file, timeout, max_size })
@@ -170,8 +200,8 @@ mod tests {
         let origin = {
             let root = document.root();
             let table = root.table("tokens");
-            let file = table.as_ref().and_then(|table| table.string("file")).map(PathBuf::from);
-            let origin = read(table.as_ref(), file, Path::new("/etc/patgate"), named, &mut problems);
+            let file = table.as_ref().and_then(|table| table.string("file"));
+            let origin = read(table.as_ref(), file, Path::new("/etc/patgate"), named, true, &mut problems);
             table.iter().for_each(Table::done);
             origin
         };
@@ -185,7 +215,7 @@ mod tests {
     #[test]
     fn every_source_with_its_defaults() {
         let found = origin("[tokens]\nfile = \"t.toml\"\n", None).unwrap();
-        assert_eq!(found.to_string(), "t.toml");
+        assert_eq!(found.to_string(), "/etc/patgate/t.toml");
 
         let found = origin("[tokens]\nhttp = { url = \"http://iam/pats.json\" }\n", None).unwrap();
         let Origin::Http(http) = found else { panic!("{found}") };
@@ -233,7 +263,17 @@ mod tests {
                 "tokens.http.max_size: `much` is not a size",
             ),
             ("http = { url = \"http://iam/a\", ca = \"ca.pem\" }", None, "tokens.http.ca: of no use without TLS"),
-            ("http = { url = \"https://iam/a\", ca = \"ca.pem\" }", None, "cannot read /etc/patgate/ca.pem"),
+            (
+                "http = { url = \"https://iam/a\", ca = \"ca.pem\" }",
+                None,
+                "tokens.http.ca: cannot read /etc/patgate/ca.pem",
+            ),
+            ("file = \"t\"", Some(""), "tokens (--tokens, PATGATE_TOKENS): empty: name a file"),
+            (
+                "http = { url = \"http://iam/a\", bearer_file = \"b\" }",
+                None,
+                "f.toml:2:46: tokens.http.bearer_file: /etc/patgate/b cannot be read",
+            ),
             (
                 "http = { url = \"https://iam/a\", cert = \"c.pem\" }",
                 None,

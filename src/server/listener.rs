@@ -53,6 +53,22 @@ impl FromStr for ListenAddress {
     }
 }
 
+impl ListenAddress {
+    /// Whether nobody can listen at both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tcp(one), Self::Tcp(two)) => {
+                let all = |address: &SocketAddr, other: &SocketAddr| {
+                    address.ip().is_unspecified() && (address.is_ipv6() || other.is_ipv4())
+                };
+                one.port() == two.port() && one.port() != 0 && (one.ip() == two.ip() || all(one, two) || all(two, one))
+            }
+            (Self::Unix(one), Self::Unix(two)) => one == two,
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

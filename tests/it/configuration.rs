@@ -27,6 +27,7 @@ fn folder() -> Folder {
     folder.write("key.pem", &certified.signing_key.serialize_pem());
     folder.write("ca.pem", &certified.cert.pem());
     folder.write("revoked.txt", "");
+    folder.write("source.token", "");
     folder
 }
 

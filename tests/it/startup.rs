@@ -193,6 +193,83 @@ fn an_upstream_that_is_no_address_is_named_by_where_it_was_written() {
 }
 
 #[test]
+fn a_host_for_the_upstream_is_a_name_and_a_port_at_most() {
+    let folder = folder();
+    for wrong in ["", "a b", "http://x/", "a/b?c#d", "alice@x", ":80", "x:", "x:0", "x:port", "x:70000", "é", "x, y"] {
+        folder.configure("http://127.0.0.1:9", &format!("upstream_host = \"{wrong}\""));
+        assert_names(&refused(&folder), &["patgate.toml:4:17: upstream_host: ", "write host or host:port"]);
+    }
+    for right in ["x", "x.example.com:8931", "127.0.0.1:80", "[::1]:80", "[::1]"] {
+        folder.configure("http://127.0.0.1:9", &format!("upstream_host = \"{right}\""));
+        assert_eq!(run(&folder, &["check", "--config", "patgate.toml"], &[]).0, 0, "{right}");
+    }
+}
+
+#[test]
+fn the_two_doors_are_not_one_address() {
+    let folder = folder();
+    let good = folder.read("patgate.toml");
+    for (listen, admin) in [
+        ("127.0.0.1:8471", "127.0.0.1:8471"),
+        ("0.0.0.0:8471", "127.0.0.1:8471"),
+        ("127.0.0.1:8471", "[::]:8471"),
+        ("unix:/p.sock", "unix:/p.sock"),
+    ] {
+        let (listen_key, admin_key) = (format!("listen = \"{listen}\""), format!("admin = \"{admin}\""));
+        let text = good.replace("listen = \"127.0.0.1:0\"", &listen_key);
+        folder.write("patgate.toml", &text.replace("admin = \"127.0.0.1:0\"", &admin_key));
+        let said = refused(&folder);
+        assert_names(&said, &[&format!(": admin: {admin} is taken by listen ({listen})"), "patgate.toml:"]);
+        folder.write("patgate.toml", &text);
+        let (code, _, said) = run(&folder, &["check", "--config", "patgate.toml", "--admin", admin], &[]);
+        assert_eq!(code, 2, "{said}");
+        assert_names(&said, &["--admin", "PATGATE_ADMIN", "is taken by listen"]);
+    }
+    for (listen, admin) in [("127.0.0.1:8471", "127.0.0.2:8471"), ("[::1]:8471", "0.0.0.0:8471")] {
+        let arguments = ["check", "--config", "patgate.toml", "--listen", listen, "--admin", admin];
+        assert_eq!(run(&folder, &arguments, &[]).0, 0, "{listen} {admin}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named_by_its_key() {
+    let folder = folder();
+    let good = folder.read("patgate.toml");
+    for (from, to, expected) in [
+        ("path = \"audit.jsonl\"", "path = \"\"", ": audit.path: empty: name a file"),
+        ("audit.jsonl", "gone/audit.jsonl", ": audit.path: there is no folder gone: make it"),
+        ("file = \"tokens.toml\"", "file = \"\"", ": tokens.file: empty: name a file"),
+        ("\"tokens.toml\"", "\"gone.toml\"", ": tokens.file: gone.toml cannot be read"),
+        ("file =", "deny_list = \"\"\nfile =", ": tokens.deny_list: empty: name a file"),
+        ("file =", "deny_list = \"gone.txt\"\nfile =", ": tokens.deny_list: gone.txt cannot be read"),
+        (
+            "file = \"tokens.toml\"",
+            "http = { url = \"http://127.0.0.1:9/\", bearer_file = \"gone\" }",
+            ": tokens.http.bearer_file: gone cannot be read",
+        ),
+        (
+            "file = \"tokens.toml\"",
+            "http = { url = \"https://127.0.0.1:9/\", ca = \"gone.pem\" }",
+            ": tokens.http.ca: cannot read gone.pem",
+        ),
+    ] {
+        assert!(good.contains(from), "{from} not in {good}");
+        folder.write("patgate.toml", &good.replacen(from, to, 1));
+        let said = refused(&folder);
+        assert_names(&said, &["error: patgate.toml:", expected]);
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    folder.write("patgate.toml", &good);
+    for (named, expected) in [("", "empty: name a file"), ("gone.toml", "gone.toml cannot be read")] {
+        for command in ["serve", "check"] {
+            let (code, _, said) = run(&folder, &[command, "--config", "patgate.toml", "--tokens", named], &[]);
+            assert_eq!(code, 2, "{said}");
+            assert_names(&said, &["tokens (--tokens, PATGATE_TOKENS): ", expected]);
+        }
+    }
+}
+
+#[test]
 fn a_certificate_that_does_not_match_its_key_is_refused() {
     let folder = folder();
     let pair = || generate_simple_self_signed(["localhost".to_owned()]).unwrap();
@@ -333,11 +410,12 @@ fn an_address_in_use_is_a_failure_that_names_it() {
 #[test]
 fn an_audit_log_that_cannot_be_opened_is_a_failure_that_names_it() {
     let folder = folder();
-    let text = folder.read("patgate.toml").replace("audit.jsonl", "nowhere/audit.jsonl");
+    let text = folder.read("patgate.toml").replace("audit.jsonl", "nowhere");
     folder.write("patgate.toml", &text);
+    std::fs::create_dir(folder.path("nowhere")).unwrap();
     let (code, _, said) = run(&folder, &["serve", "--config", "patgate.toml"], &[]);
     assert_eq!(code, 1, "{said}");
-    assert_names(&said, &["nowhere/audit.jsonl"]);
+    assert_names(&said, &["audit.path: cannot open the audit log nowhere"]);
 }
 
 #[test]

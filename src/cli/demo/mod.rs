@@ -43,8 +43,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     let overrides = Overrides {
         listen: Some(arguments.listen.clone()),
         upstream: Some(upstream),
-        // never read: the list is made below and lives in memory only
-        tokens: Some("(in memory)".to_owned()),
+        // never read, but there: the list is made below and lives in memory only
+        tokens: Some("/dev/null".to_owned()),
         admin: Some("off".to_owned()),
         log_level: Some(arguments.log_level.clone()),
         ..Overrides::default()
