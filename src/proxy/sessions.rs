@@ -77,8 +77,9 @@ impl Sessions {
         Self { owners: owners.eviction_policy(EvictionPolicy::lru()).build() }
     }
 
-    /// How many sessions are remembered, give or take those that have just come and gone.
+    /// How many sessions are remembered. The table counts those that have just come and gone when it is told to.
     pub fn count(&self) -> u64 {
+        self.owners.run_pending_tasks();
         self.owners.entry_count()
     }
 

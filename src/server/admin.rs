@@ -82,6 +82,7 @@ async fn answer(scrape: &Scrape, method: &Method, path: &str) -> Response<Full<B
         },
         "/metrics" => {
             content_type = metrics::CONTENT_TYPE;
+            scrape.proxy.finder.settle().await;
             let scrape = scrape.clone();
             match spawn_blocking(move || scrape.text()).await {
                 Ok(text) => (StatusCode::OK, text),

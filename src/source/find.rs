@@ -34,6 +34,14 @@ impl Finder {
         }
     }
 
+    /// Has [`Self::counts`] tell of what has just come and gone, too.
+    pub async fn settle(&self) {
+        self.0.trial.settle().await;
+        if let Some(lookup) = &self.0.lookup {
+            lookup.settle().await;
+        }
+    }
+
     /// What is counted of what is known, by the kind of question.
     pub fn counts(&self) -> impl Iterator<Item = (&'static str, CacheCounts)> {
         let lookup = self.0.lookup.as_ref().map(|lookup| ("lookup", lookup.counts()));

@@ -85,6 +85,10 @@ impl Lookup {
         }
     }
 
+    pub(super) async fn settle(&self) {
+        self.facts.settle().await;
+    }
+
     pub(super) fn counts(&self) -> CacheCounts {
         self.facts.counts()
     }

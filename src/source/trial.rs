@@ -45,6 +45,10 @@ impl Trial {
         }
     }
 
+    pub(super) async fn settle(&self) {
+        self.verdicts.settle().await;
+    }
+
     pub(super) fn counts(&self) -> CacheCounts {
         self.verdicts.counts()
     }

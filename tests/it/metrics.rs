@@ -482,5 +482,18 @@ fn what_is_known_of_tokens_is_told_apart_from_what_had_to_be_worked_out() {
     let cache = |what: &str| count(&page, &format!("patgate_cache_{what}"));
     assert_eq!(cache("requests_total{cache=\"bcrypt\",result=\"hit\"}"), 1);
     assert_eq!(cache("requests_total{cache=\"bcrypt\",result=\"miss\"}"), 2);
+    assert_eq!(cache("entries{cache=\"bcrypt\",kind=\"found\"}"), 1);
+    assert_eq!(cache("entries{cache=\"bcrypt\",kind=\"nothing\"}"), 1);
     assert!(!page.contains("cache=\"lookup\""), "there is no such source");
+}
+
+#[test]
+fn a_session_is_counted_as_soon_as_it_is_there() {
+    let origin = Origin::answering("HTTP/1.1 200 OK\r\nMcp-Session-Id: s1\r\ncontent-length: 0\r\n\r\n");
+    let folder = Folder::new();
+    let token = folder.token("alice", &[]);
+    let proxy = folder.serve(&origin.url(), "");
+    assert_eq!(count(&page(&proxy), "patgate_sessions"), 0);
+    assert_eq!(proxy.ask(&get(&token, "")).status, 200);
+    assert_eq!(count(&page(&proxy), "patgate_sessions"), 1);
 }
