@@ -23,6 +23,7 @@ use super::scrape::Scrape;
 use crate::access::Directory;
 use crate::descriptors;
 use crate::metrics;
+use crate::source::Trouble;
 
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -37,7 +38,7 @@ pub struct Health {
     /// Who may do what, once that is known.
     pub directory: Arc<ArcSwap<Directory>>,
     /// What the token source complains of, while the last good list is in use.
-    pub trouble: Arc<ArcSwapOption<String>>,
+    pub trouble: Arc<ArcSwapOption<Trouble>>,
     /// What is wrong with files of TLS, while the last good ones are in use.
     pub certificates: Vec<Arc<ArcSwapOption<String>>>,
     /// What is wrong with the upstream, where it is asked.
@@ -50,21 +51,27 @@ impl Health {
     /// Ready, or not and why not.
     pub(super) fn readiness(&self) -> Result<String, String> {
         let trouble = self.trouble.load();
-        let trouble = trouble.as_ref().map(|text| text.as_str());
         if self.drain.phase() >= Phase::Draining {
             return Err("not ready: draining\n".to_owned());
         }
         if !self.directory.load().is_available() {
-            return Err(format!("not ready: tokens are not loaded: {}\n", trouble.unwrap_or("not yet")));
+            let why = trouble.as_ref().map_or("not yet", |trouble| &trouble.text);
+            return Err(format!("not ready: tokens are not loaded: {why}\n"));
+        }
+        if let Some(trouble) = trouble.as_ref().filter(|trouble| trouble.blind) {
+            return Err(format!("not ready: the look-up of tokens has not worked yet: {}\n", trouble.text));
         }
         if let Some(trouble) = self.upstream.as_ref().and_then(|trouble| trouble.load_full()) {
             return Err(format!("not ready: {trouble}\n"));
         }
         let certificates: Vec<_> = self.certificates.iter().filter_map(|trouble| trouble.load_full()).collect();
-        let troubles = trouble.map(|trouble| format!("ready, with the last good list of tokens: {trouble}\n"));
+        let troubles = trouble.iter().map(|trouble| {
+            let Trouble { text, .. } = &**trouble;
+            format!("ready, with the last good list of tokens: {text}\n")
+        });
         let certificates =
             certificates.iter().map(|trouble| format!("ready, with the last good certificates: {trouble}\n"));
-        let text: String = troubles.into_iter().chain(certificates).collect();
+        let text: String = troubles.chain(certificates).collect();
         Ok(if text.is_empty() { "ready\n".to_owned() } else { text })
     }
 }

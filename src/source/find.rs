@@ -56,6 +56,14 @@ impl Finder {
         }
     }
 
+    /// Sees to it that a service which was never to be had is found when it is there; never ends.
+    pub(super) async fn look_until_known(&self) {
+        if let Some(lookup) = &self.0.lookup {
+            lookup.look_until_known().await;
+        }
+        std::future::pending::<()>().await;
+    }
+
     /// What the source knows of one token, and until when that holds.
     pub async fn look_up(&self, generation: Generation, digest: TokenDigest) -> (Finding, Option<Instant>) {
         match &self.0.lookup {

@@ -10,7 +10,7 @@ use moka::Expiry;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::facts::{Bounds, CacheCounts, Facts, Unavailable};
 use super::fetch::{Client, ClientParams, Failure, Reply, Validators};
@@ -19,6 +19,9 @@ use super::url::LookupUrl;
 use crate::access::{self, Finding, Generation, Grant, Policy};
 use crate::document::{Problem, Problems};
 use crate::token::{TokenDigest, TokenList};
+
+/// How often a service is asked that has not answered yet.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// The settings of a source that is asked for one token at a time.
 #[derive(Clone, Debug)]
@@ -96,6 +99,17 @@ impl Lookup {
     /// Whether the source would have to be asked about a digest that it is not known to know.
     pub(super) fn is_stranger(&self, generation: Generation, digest: &TokenDigest) -> bool {
         self.facts.recall(&(generation, *digest)).is_none() && !self.met.contains_key(digest)
+    }
+
+    /// While the service has failed everybody so far, this process is not ready, and perhaps nobody is sent to it who
+    /// would ask again. So it is asked here, for the digest of nothing, until it has answered once.
+    pub(super) async fn look_until_known(&self) {
+        while !self.troubles.is_known() {
+            sleep(AGAIN).await;
+            if self.troubles.is_blind() {
+                let _ = self.ask(&TokenDigest::of("")).await;
+            }
+        }
     }
 
     async fn ask(&self, digest: &TokenDigest) -> Result<Option<Fact>, Unavailable> {

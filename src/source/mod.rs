@@ -31,6 +31,7 @@ pub use lookup::LookupParams;
 pub use page::{Fields, Section};
 pub use publish::{Published, Publisher};
 pub use reloads::{Reloads, Results};
+pub use trouble::Trouble;
 pub use url::{ListUrl, LookupUrl};
 
 use crate::access::{DenyList, Directory, Policy};
@@ -91,7 +92,7 @@ pub struct Source {
 enum List {
     File(file::FileSource),
     Http(Box<http::HttpSource>),
-    /// Nothing to follow: who wants to know asks.
+    /// Nothing to follow, once it has ever answered: who wants to know asks.
     Lookup,
 }
 
@@ -141,7 +142,8 @@ impl Source {
                 denied.follow(reload.clone()).await;
             }
         };
-        tokio::join!(self.list.follow(reload.clone()), denied);
+        let finder = self.publisher.published().finder.clone();
+        tokio::join!(self.list.follow(reload.clone(), &finder), denied);
     }
 }
 
@@ -157,11 +159,11 @@ impl List {
         })
     }
 
-    async fn follow(self, reload: Reload) {
+    async fn follow(self, reload: Reload, finder: &Finder) {
         match self {
             Self::File(file) => file.follow(reload).await,
             Self::Http(http) => http.follow(reload).await,
-            Self::Lookup => std::future::pending().await,
+            Self::Lookup => finder.look_until_known().await,
         }
     }
 }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::find::Finder;
 use super::reloads::Reloads;
-use super::trouble::{Troubles, Voice};
+use super::trouble::{Trouble, Troubles, Voice};
 use crate::access::{DenyList, Directory, Generation, Policy};
 use crate::document::{Problem, Problems};
 use crate::token::{TokenId, TokenList};
@@ -21,7 +21,7 @@ pub struct Published {
     /// Who may do what.
     pub directory: Arc<ArcSwap<Directory>>,
     /// What is wrong with the source, while the last good state is in use.
-    pub trouble: Arc<ArcSwapOption<String>>,
+    pub trouble: Arc<ArcSwapOption<Trouble>>,
     /// Who answers what the directory asks.
     pub finder: Finder,
     /// What is counted of reloads.
@@ -132,6 +132,7 @@ impl Publisher {
         if last_good.is_available() {
             tracing::error!("the token list is too old to be relied on: every request is answered with 503");
             state.withdrawn = Some(last_good);
+            self.troubles.forget();
             self.enforce(&state, &Directory::unavailable(&self.policy));
         }
     }

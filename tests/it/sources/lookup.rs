@@ -112,6 +112,24 @@ fn an_answer_is_renewed_when_it_is_old() {
 }
 
 #[test]
+fn a_service_that_never_answered_makes_nobody_ready_and_is_found_without_anybodys_help() {
+    let source = Source::new(|_, _| Ok(Keep::Close));
+    let folder = Folder::new();
+    let (proxy, _upstream) = start(&folder, &source, "");
+    // nobody has asked for anything yet
+    assert_eq!((readiness(&proxy).status, source.asked()), (200, 0));
+    assert_unavailable(&asks(&proxy, "alices"));
+    let ready = readiness(&proxy);
+    assert!(ready.status == 503 && ready.body.contains("has not worked yet"), "{ready:?}");
+    source.does(knows(&[("alices", "")]));
+    eventually("an answer", || (readiness(&proxy).body == "ready\n").then_some(()));
+    let asked = source.asked();
+    thread::sleep(Duration::from_millis(1500));
+    assert_eq!(source.asked(), asked, "nobody asks without need");
+    assert_eq!(status(&proxy, "alices"), 200);
+}
+
+#[test]
 fn a_kept_answer_does_not_outlive_the_token() {
     let source = Source::new(|_, _| Ok(Keep::Close));
     let end = jiff::Timestamp::now() + Duration::from_secs(5);
@@ -179,7 +197,7 @@ fn whatever_else_the_source_says_is_our_own_trouble() {
         });
         assert_unavailable(&asks(&proxy, "alices"));
         let ready = readiness(&proxy);
-        assert!(ready.status == 200 && ready.body.contains(trouble), "{trouble}: {ready:?}");
+        assert!(ready.status == 503 && ready.body.contains(trouble), "{trouble}: {ready:?}");
     }
     source.does(|_, _| {
         thread::sleep(Duration::from_secs(1));
@@ -193,10 +211,17 @@ fn whatever_else_the_source_says_is_our_own_trouble() {
     source.does(knows(&[("alices", "")]));
     assert_eq!(status(&proxy, "alices"), 200);
     assert_eq!(readiness(&proxy).body, "ready\n");
-    // and what is known stays known
+    // and what is known stays known; the log is told of changes no more than once in a second
+    thread::sleep(Duration::from_millis(1100));
     source.does(|_, _| Ok(Keep::Close));
     assert_unavailable(&asks(&proxy, "bobs"));
     assert_eq!(status(&proxy, "alices"), 200);
+    let ready = readiness(&proxy);
+    assert!(ready.status == 200 && ready.body.contains("broke off"), "{ready:?}");
+    let log = proxy.log();
+    let told = |words: &str| log.iter().any(|entry| entry["message"].as_str().is_some_and(|it| it.ends_with(words)));
+    assert!(told("trouble: nothing is known of tokens, and requests are answered with 503"), "{log:?}");
+    assert!(told("trouble: the last good state stays in force"), "{log:?}");
 }
 
 #[test]
