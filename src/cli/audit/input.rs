@@ -1,7 +1,7 @@
 //! Which files are read, line by line, and how far that has come.
 
 use std::fs::{self, File, Metadata};
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -51,11 +51,24 @@ impl Log {
     }
 }
 
+/// Whether there is anything to be read, or refused, by that name.
+fn is_there(file: &Path) -> bool {
+    file.as_os_str() == "-" || fs::metadata(file).map_or_else(|error| error.kind() != ErrorKind::NotFound, |_| true)
+}
+
 fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
 impl Input {
+    /// The same, if every file that was named is there: of a part, nothing can be said of the whole.
+    pub(super) fn all_files(&self) -> Result<Vec<Log>, Exit> {
+        let missing = self.files.iter().filter(|file| !is_there(file));
+        let missing: Vec<_> =
+            missing.map(|file| format!("there is no file {}: correct its name", file.display())).collect();
+        if missing.is_empty() { self.files() } else { Err(Exit::usage(missing.join("\n"))) }
+    }
+
     /// The files to read, the oldest first.
     pub(super) fn files(&self) -> Result<Vec<Log>, Exit> {
         if !self.files.is_empty() {

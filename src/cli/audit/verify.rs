@@ -47,7 +47,7 @@ struct Place {
 
 impl Verify {
     pub(super) fn run(self) -> Result<(), Exit> {
-        let files = self.input.files()?;
+        let files = self.input.all_files()?;
         let mut verification = Verification::new(self.head);
         let mut progress = Progress::of(&files, false);
         let whole = input::each_line(&files, &mut progress, |file, line| {

@@ -280,3 +280,16 @@ fn after_a_crash_the_torn_line_is_fenced_and_verify_names_it() {
     let torn: Value = serde_json::from_str(folder.read("audit.jsonl").lines().nth(5).unwrap()).unwrap();
     assert_eq!((&torn["event"], &torn["seq"]), (&"audit_torn".into(), &7.into()));
 }
+
+#[test]
+fn of_a_chain_whose_file_is_not_there_nothing_is_said_but_that() {
+    let (folder, _) = written();
+    for command in ["verify", "verify --json"] {
+        let none = say(&folder, &format!("audit {command} audit.jsonl gone other"));
+        assert_eq!((none.code, none.out.as_str()), (Some(2), ""), "{command}");
+        assert_eq!(
+            none.err,
+            "error: there is no file gone: correct its name\nerror: there is no file other: correct its name\n"
+        );
+    }
+}
