@@ -61,6 +61,20 @@ pub fn check(headers: &HeaderMap, body: &Body<'_>) -> Result<(), Mismatch> {
     Ok(())
 }
 
+/// The headers that repeat a body, if they name its method or what it is about.
+pub fn repeating(headers: &HeaderMap) -> Option<HeaderMap> {
+    if ![MCP_METHOD, MCP_NAME].iter().any(|name| headers.contains_key(name)) {
+        return None;
+    }
+    let mut repeating = HeaderMap::new();
+    for name in [MCP_METHOD, MCP_NAME, MCP_PROTOCOL_VERSION] {
+        for value in headers.get_all(&name) {
+            repeating.append(&name, value.clone());
+        }
+    }
+    Some(repeating)
+}
+
 /// What the headers say of the message, for who cannot read the body.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claimed<'h> {

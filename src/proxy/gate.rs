@@ -12,13 +12,14 @@ use hyper::body::Incoming;
 use jiff::Timestamp;
 
 use super::answer::{self, Answer};
-use super::body::{InboundBounds, Outgoing};
+use super::body::Outgoing;
 use super::discovery::discovery;
 use super::endpoint::Endpoint;
 use super::forwarded::{Provenance, TrustedProxies};
 use super::hints::Hints;
 use super::holding::Budget;
 use super::in_flight::{InFlight, Turn};
+use super::inbound::InboundBounds;
 use super::origin::{AllowedHosts, AllowedOrigins, Caller};
 use super::rate::{self, Rates};
 use super::reading::{self, Reading, drain};

@@ -16,8 +16,6 @@ use crate::verdict::Reason;
 const PARSE_ERROR: i32 = -32700;
 const METHOD_NOT_FOUND: i32 = -32601;
 const INVALID_PARAMS: i32 = -32602;
-/// MCP 2026-07-28: a header does not say what the body says.
-const HEADER_MISMATCH: i32 = -32020;
 
 /// The longest name that an answer repeats, in characters.
 const MAX_NAME: usize = 200;
@@ -30,6 +28,8 @@ pub(super) type Verdict<'c> = Option<(Call<'c>, Rule<'c>)>;
 pub(super) struct Objection {
     rule: String,
     answer: Answer,
+    /// Whether it holds where a policy is only tried, for it holds without any.
+    pub(super) holds_always: bool,
 }
 
 impl Objection {
@@ -49,7 +49,7 @@ impl Objection {
 
     fn malformed(status: StatusCode, code: i32, what: &str, message: &str) -> Self {
         let answer = Answer::rpc(status, Reason::MalformedRequest, code, message);
-        Self { rule: what.to_owned(), answer }
+        Self { rule: what.to_owned(), answer, holds_always: false }
     }
 
     /// More than may be read.
@@ -57,12 +57,12 @@ impl Objection {
         let message =
             "the request body is larger than this server reads: send less, or ask its operator to raise limits.inspect";
         let answer = Answer::rpc(StatusCode::PAYLOAD_TOO_LARGE, Reason::TooLarge, SERVER_ERROR, message);
-        Self { rule: "body: larger than limits.inspect".to_owned(), answer }
+        Self { rule: "body: larger than limits.inspect".to_owned(), answer, holds_always: false }
     }
 
     /// More than can be held back at the moment.
     pub(super) fn no_room() -> Self {
-        Self { rule: "body: past limits.inspect_total".to_owned(), answer: answer::no_room() }
+        Self { rule: "body: past limits.inspect_total".to_owned(), answer: answer::no_room(), holds_always: false }
     }
 
     /// Bytes that stand for others.
@@ -81,7 +81,7 @@ impl Objection {
 
     /// A header that says something else than the body.
     pub(super) fn mismatch(why: Mismatch) -> Self {
-        Self::malformed(StatusCode::BAD_REQUEST, HEADER_MISMATCH, &format!("headers: {why}"), &why.to_string())
+        Self { rule: format!("headers: {why}"), answer: answer::mismatch(why), holds_always: true }
     }
 
     /// A batch where none is taken.
@@ -120,7 +120,7 @@ impl Objection {
             let errors = if body.is_batch { format!("[{errors}]") } else { errors };
             Answer::with_body(status, Reason::InsufficientScope, errors)
         };
-        Self { rule: rule.to_string(), answer: answer.challenging(scope) }
+        Self { rule: rule.to_string(), answer: answer.challenging(scope), holds_always: false }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::body::InboundBounds;
+use super::inbound::InboundBounds;
 use crate::deadline::Deadline;
 
 /// The pace of one body. What it waits for elsewhere, as for an upstream that does not read, is not counted.

@@ -16,9 +16,9 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 
 use super::answer::{self, Answer};
-use super::body::{Inbound, InboundBounds, is_malformed};
 use super::hints::{Hints, Marks};
 use super::holding::{Budget, Holding};
+use super::inbound::{Inbound, InboundBounds, is_malformed};
 use super::judgement::{self, Asked, Case};
 use super::objection::Objection;
 use super::pace::Pace;
@@ -142,7 +142,7 @@ impl Reading {
         };
         let asked = match verdict {
             Ok(asked) => asked,
-            Err(objection) if enforced => return Err(Some(objection.refuse(record))),
+            Err(objection) if enforced || objection.holds_always => return Err(Some(objection.refuse(record))),
             Err(objection) => {
                 objection.report(record);
                 Asked::Stream

@@ -11,8 +11,8 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version};
 
 use super::answer::{self, Answer};
-use super::body::{Inbound, Meter};
 use super::forwarded::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
+use super::inbound::{Inbound, Meter};
 use super::reading::Cleared;
 use super::screen::Screen;
 use super::upstream::{Address, Failure, RequestHead};

@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use atomic_waker::AtomicWaker;
 use jiff::Timestamp;
 
-use super::body::Meter;
+use super::inbound::Meter;
 use super::sessions::{Named, SessionKey, Sessions};
 use crate::access::{Denial, Directory, Finding, Grant, Permit};
 use crate::audit::{AuditRecord, OpenRecord, RequestId};

@@ -203,6 +203,37 @@ fn headers_must_agree_with_the_body() {
     assert_eq!(ruled.origin.received().len(), 1);
 }
 
+/// What is read for the record is read; so this holds without a policy as well, and while one is only tried.
+#[test]
+fn headers_must_agree_with_a_body_that_is_read_for_the_record() {
+    for more in ["", "[policy]\nmode = \"report\"\n[scopes.\"mcp:read\"]\ntools = [\"echo\"]\n"] {
+        let origin = Origin::plain();
+        let folder = Folder::new();
+        let token = folder.token("alice", &[]);
+        let proxy = folder.serve(&origin.url(), more);
+        let long = call_of(&"x".repeat(8_000));
+        for (name, body) in [("Mcp-Name: ping", call_of("echo")), ("Mcp-Method: tools/list", long)] {
+            let chunked = format!("{:x}\r\n{}\r\n{:x}\r\n{}\r\n0\r\n\r\n", 9, &body[..9], body.len() - 9, &body[9..]);
+            let in_chunks = post_with(&token, &format!("{name}\r\nTransfer-Encoding: chunked\r\n"), "");
+            let in_chunks = in_chunks.replacen("Content-Length: 0\r\n", "", 1) + &chunked;
+            for request in [post_with(&token, &format!("{name}\r\n"), &body), in_chunks] {
+                let answer = proxy.ask(&request);
+                assert_eq!(
+                    (answer.status, &answer.json()["error"]["code"]),
+                    (400, &json!(-32020)),
+                    "{name}: {answer:?}"
+                );
+                let record = proxy.record_of(&answer);
+                assert_eq!((&record["reason"], &record["mcp_source"]), (&json!("malformed_request"), &json!("body")));
+            }
+        }
+        assert!(origin.received().is_empty(), "nothing that is whole");
+        let agreeing = post_with(&token, "Mcp-Method: tools/call\r\nMcp-Name: echo\r\n", &call_of("echo"));
+        assert_eq!(proxy.ask(&agreeing).status, 200);
+        assert_eq!(origin.received().len(), 1);
+    }
+}
+
 #[test]
 fn a_denied_call_is_answered_as_an_unknown_one() {
     let ruled = ruled(POLICY);
@@ -758,7 +789,7 @@ fn what_is_not_read_is_told_by_the_headers() {
     let proxy = folder.serve(&origin.url(), "");
     let headers = "MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\nMcp-Name: echo\r\n";
     for (more, body, source) in [
-        ("", call_of("other"), "body"),
+        ("", call_of("echo"), "body"),
         ("", "{\"id\":1,\"method\":\"ping\",\"method\":\"x\"}".to_owned(), "headers"),
         ("Content-Encoding: gzip\r\n", call_of("other"), "headers"),
         ("", call_of(&"x".repeat(70_000)), "headers"),
@@ -767,8 +798,7 @@ fn what_is_not_read_is_told_by_the_headers() {
         assert_eq!(answer.status, 200);
         let record = proxy.record_of(&answer);
         assert_eq!((&record["mcp_source"], &record["mcp_protocol_version"]), (&source.into(), &"2026-07-28".into()));
-        let tool = if source == "body" { "other" } else { "echo" };
-        assert_eq!(record["mcp_tool"], tool, "{record}");
+        assert_eq!(record["mcp_tool"], "echo", "{record}");
         assert!(!record.to_string().contains("arguments"), "{record}");
     }
 }

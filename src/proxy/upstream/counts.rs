@@ -32,6 +32,7 @@ impl Trouble {
             | Failure::BodyTooLarge
             | Failure::BodyStalled
             | Failure::BodyBroken
+            | Failure::Mismatch(_)
             | Failure::ClientGone => None,
         }
     }

@@ -11,7 +11,7 @@ use http_body::Body;
 use tokio::io::AsyncWrite;
 
 use super::head::Sending;
-use crate::proxy::body::{Inbound, Meter};
+use crate::proxy::inbound::{Inbound, Meter};
 use crate::proxy::rewrite::Forward;
 
 /// Up to this size, in bytes, a part of a body is copied behind what goes out before it.
