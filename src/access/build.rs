@@ -106,7 +106,8 @@ impl<'l> Builder<'l> {
         // a life that is counted from its first day begins with it, whatever day that is
         let counted = self.policy.max_lifetime.and(record.created_at);
         let not_before = record.not_before.max(counted);
-        Grant::new(record, Arc::clone(&holder.subject), Arc::clone(rights), tried, not_before, standing)
+        let name = record.name.as_deref().map(|name| policy.prefix.mask_whole(name).into());
+        Grant::new(record, name, Arc::clone(&holder.subject), Arc::clone(rights), tried, not_before, standing)
     }
 
     fn holder(&self, id: &'l str) -> Holder<'l> {
@@ -120,7 +121,7 @@ impl<'l> Builder<'l> {
             Status::Suspended => Standing::Suspended,
         };
         let scopes = self.list.roles.as_ref().map(|roles| granted(user, roles));
-        Holder { subject: Arc::new(Subject::listed(user, names)), standing, scopes }
+        Holder { subject: Arc::new(Subject::listed(user, self.policy)), standing, scopes }
     }
 }
 

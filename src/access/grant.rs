@@ -72,6 +72,7 @@ impl Grant {
 
     pub(super) fn new(
         record: &TokenRecord,
+        name: Option<Box<str>>,
         subject: Arc<Subject>,
         rights: Arc<Rights>,
         tried: Option<Box<Tried>>,
@@ -80,7 +81,7 @@ impl Grant {
     ) -> Self {
         Self {
             id: record.id.clone(),
-            name: record.name.clone(),
+            name,
             subject,
             rights,
             tried,

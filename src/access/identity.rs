@@ -70,13 +70,14 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    /// A user of the list.
-    pub(super) fn listed(user: &User, names: &IdentityHeaders) -> Self {
+    /// A user of the list. A token among the words about her is masked; what tells her from others stays as it is.
+    pub(super) fn listed(user: &User, policy: &Policy) -> Self {
+        let (names, shown) = (&policy.identity, |text| policy.prefix.mask_whole(text));
         let roles = (!user.roles.is_empty()).then(|| user.roles.join(","));
         let headers = [
             header(names.user.as_ref(), Some(&user.id)),
-            header(names.email.as_ref(), user.email.as_deref()),
-            header(names.name.as_ref(), user.name.as_deref()),
+            header(names.email.as_ref(), user.email.as_deref().map(shown).as_deref()),
+            header(names.name.as_ref(), user.name.as_deref().map(shown).as_deref()),
             header(names.org.as_ref(), user.org.as_deref()),
             header(names.roles.as_ref(), roles.as_deref()),
         ];

@@ -189,7 +189,7 @@ impl Decision<'_> {
     fn text(&self) -> String {
         let word = if self.outcome == Outcome::Allowed { "allowed" } else { "denied" };
         let Facts { id, name, user, .. } = &self.token;
-        let name = name.map_or_else(String::new, |name| format!(" ({name})"));
+        let name = name.as_deref().map_or_else(String::new, |name| format!(" ({name})"));
         let called = [self.method, self.name].into_iter().flatten().collect::<Vec<_>>().join(" ");
         let called = if called.is_empty() { called } else { format!("{called}: ") };
         let said = format!("{word}: token {id}{name} of {user}: {called}{}", self.explanation);

@@ -1,5 +1,6 @@
 //! What is told of a token: nothing of its hash, and of the token only what is no secret.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use anstyle::{AnsiColor, Style};
@@ -69,7 +70,7 @@ impl fmt::Display for Status {
 #[derive(Debug, Serialize)]
 pub(super) struct Facts<'s> {
     pub(super) id: &'s str,
-    pub(super) name: Option<&'s str>,
+    pub(super) name: Option<Cow<'s, str>>,
     /// How the token begins, as far as that is known.
     pub(super) hint: Option<String>,
     pub(super) user: &'s str,
@@ -88,7 +89,7 @@ pub(super) struct Facts<'s> {
     #[serde(skip)]
     pub(super) uses_are_known: bool,
     pub(super) revoked_at: Option<Timestamp>,
-    pub(super) revoked_reason: Option<&'s str>,
+    pub(super) revoked_reason: Option<Cow<'s, str>>,
     pub(super) replaced_by: Option<&'s str>,
 }
 
@@ -100,9 +101,10 @@ impl<'s> Facts<'s> {
         uses: Option<&LastUses>,
         prefix: &Prefix,
     ) -> Self {
+        let shown = |text| prefix.mask_whole(text);
         Self {
             id: record.id.as_str(),
-            name: record.name.as_deref(),
+            name: record.name.as_deref().map(shown),
             hint: hint(record, prefix),
             user: &record.user,
             scopes: record.scopes.as_ref().map(|scopes| scopes.iter().map(Scope::as_str).collect()),
@@ -115,7 +117,7 @@ impl<'s> Facts<'s> {
             last_used_at: uses.and_then(|uses| uses.get(record.id.as_str()).copied()),
             uses_are_known: uses.is_some(),
             revoked_at: record.revoked_at,
-            revoked_reason: record.revoked_reason.as_deref(),
+            revoked_reason: record.revoked_reason.as_deref().map(shown),
             replaced_by: record.replaced_by.as_ref().map(TokenId::as_str),
         }
     }

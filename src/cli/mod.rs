@@ -108,7 +108,7 @@ impl Cli {
     pub fn read() -> Result<Self, ExitCode> {
         Self::try_parse().map_err(|error| {
             let said = error.render().to_string();
-            match Prefix::default().mask(said.as_str().into()) {
+            match Prefix::default().mask_whole(&said) {
                 masked if masked != said => {
                     print::remark(masked);
                     print::error(
@@ -142,7 +142,7 @@ impl Cli {
             Ok(()) => ExitCode::SUCCESS,
             Err(exit) => {
                 // whatever stood where it does not belong
-                print::error(&Prefix::default().mask(exit.message.into()));
+                print::error(&Prefix::default().mask_whole(&exit.message));
                 ExitCode::from(exit.code)
             }
         }

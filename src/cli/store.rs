@@ -1,5 +1,6 @@
 //! The token list as the commands see it: read whole, judged as the server would, changed under a lock.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -88,7 +89,7 @@ impl Store {
 
     /// What the list says now.
     pub(super) fn read(&self) -> Result<Snapshot<'_>, Exit> {
-        Ok(self.snapshot(source::read_list(&self.file)?))
+        Ok(self.snapshot(source::read_list(&self.file, &self.policy.prefix)?))
     }
 
     /// Changes the list by what `change` does to its text, given what it says; returns what it says then.
@@ -97,12 +98,11 @@ impl Store {
         change: impl FnOnce(&Snapshot<'_>, &mut Draft<'_>) -> Result<T, Exit>,
     ) -> Result<(T, Snapshot<'_>), Exit> {
         let change = |list: &TokenList, draft: &mut Draft<'_>| change(&self.snapshot(list.clone()), draft);
-        let (outcome, list) = source::edit(&self.file, change)?;
+        let (outcome, list) = source::edit(&self.file, &self.policy.prefix, change)?;
         Ok((outcome, self.snapshot(list)))
     }
 
-    fn snapshot(&self, mut list: TokenList) -> Snapshot<'_> {
-        list.mask(&self.policy.prefix);
+    fn snapshot(&self, list: TokenList) -> Snapshot<'_> {
         let directory = Directory::new(&list, &self.policy, Generation::default(), "");
         let directory = directory.with_denied(&self.denied, Generation::default());
         Snapshot { store: self, list, directory, now: Timestamp::now() }
@@ -119,6 +119,11 @@ pub(super) struct Snapshot<'s> {
 }
 
 impl Snapshot<'_> {
+    /// Words of the list as they are shown.
+    pub(super) fn shown<'t>(&self, text: Option<&'t str>) -> Option<Cow<'t, str>> {
+        text.map(|text| self.store.policy.prefix.mask_whole(text))
+    }
+
     /// Every token, in the order of the list.
     pub(super) fn tokens(&self) -> Vec<Facts<'_>> {
         let judged = self.directory.judged(self.now).map(|(grant, reason)| (grant.token_id(), (grant, reason)));

@@ -18,7 +18,7 @@ use toml::value::Datetime;
 use super::file::read_list;
 use super::page::{Fields, Page, Section};
 use crate::document::Problems;
-use crate::token::TokenList;
+use crate::token::{Prefix, TokenList};
 use crate::watch::{self, Content};
 
 /// The file of a folder that takes what is new.
@@ -87,6 +87,7 @@ pub fn moment(at: Timestamp) -> Value {
 /// No file was changed; or, if a folder's second file could not be replaced, the first one was.
 pub fn edit<T, E: From<EditError>>(
     path: &Path,
+    prefix: &Prefix,
     change: impl FnOnce(&TokenList, &mut Draft<'_>) -> Result<T, E>,
 ) -> Result<(T, TokenList), E> {
     let (files, fresh) = files(path)?;
@@ -94,13 +95,13 @@ pub fn edit<T, E: From<EditError>>(
     let olds = files.iter().map(|file| read(&file.target)).collect::<Result<Vec<_>, _>>()?;
     let named = |bytes: Vec<Vec<u8>>| -> Content { files.iter().map(|file| file.name.clone()).zip(bytes).collect() };
     let before = named(olds.iter().map(|(_, bytes)| bytes.clone()).collect());
-    let list = read_list(&before).map_err(EditError::from)?;
+    let list = read_list(&before, prefix).map_err(EditError::from)?;
     let texts = before.iter().map(|(_, bytes)| str::from_utf8(bytes).unwrap_or_default());
 
     let mut draft = Draft { pages: texts.map(Page::new).collect(), fresh };
     let outcome = change(&list, &mut draft)?;
     let after = named(draft.pages.into_iter().map(|page| page.changed().into_bytes()).collect());
-    let list = read_list(&after).map_err(EditError::from)?;
+    let list = read_list(&after, prefix).map_err(EditError::from)?;
 
     for ((file, (old, content)), (_, bytes)) in files.iter().zip(&olds).zip(&after) {
         if bytes != content {

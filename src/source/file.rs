@@ -10,7 +10,7 @@ use super::Params;
 use super::publish::Publisher;
 use crate::access::DenyList;
 use crate::document::{Problem, Problems};
-use crate::token::TokenList;
+use crate::token::{Prefix, TokenList};
 use crate::watch::{Content, Look, Reload, Revision, Watch, is_exposed, read};
 
 /// A token file, or a folder of them.
@@ -28,7 +28,7 @@ impl FileSource {
         let content = read(path)?;
         // before the modes are judged, so that a change of them in between is one
         let watch = Watch::after(path, poll, &content);
-        let list = read_list(&content)?;
+        let list = read_list(&content, publisher.prefix())?;
         judge_modes(&content, refuse_exposed)?;
         publisher.list(|| Ok(list), &revision(&content), None);
         Ok(Self { watch, refuse_exposed, publisher: Arc::clone(publisher) })
@@ -43,7 +43,7 @@ impl FileSource {
                 let read = || {
                     let content = content?;
                     judge_modes(&content, refuse_exposed)?;
-                    read_list(&content)
+                    read_list(&content, publisher.prefix())
                 };
                 good.store(publisher.list(read, &revision, Some(noticed)), Ordering::Relaxed);
             }
@@ -105,11 +105,12 @@ fn revision(content: &Content) -> String {
     Revision::of(content.iter().map(|(_, bytes)| bytes.as_slice())).to_string()
 }
 
-pub(super) fn read_list(content: &Content) -> Result<TokenList, Problems> {
+pub(super) fn read_list(content: &Content, prefix: &Prefix) -> Result<TokenList, Problems> {
     let mut whole = TokenList::default();
     let mut problems = Vec::new();
     for (path, bytes) in content {
         let added = text(path, bytes).and_then(|text| TokenList::parse(path, text));
+        let added = added.and_then(|list| list.without_tokens(path, prefix));
         match added.and_then(|list| whole.merge(list, path)) {
             Ok(()) => {}
             Err(more) => problems.extend(more.0),

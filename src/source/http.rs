@@ -107,7 +107,8 @@ impl HttpSource {
             // a large list takes its time
             let noticed = std::time::Instant::now();
             let publish = move || {
-                let read = || TokenList::parse_json(Path::new(&place), &content);
+                let place = Path::new(&place);
+                let read = || TokenList::parse_json(place, &content)?.without_tokens(place, publisher.prefix());
                 publisher.list(read, &revision.to_string(), Some(noticed))
             };
             if !blocking(publish).await {

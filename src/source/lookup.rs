@@ -144,8 +144,8 @@ impl Lookup {
 
     fn read(&self, content: &[u8], digest: &TokenDigest) -> Result<Arc<Grant>, Problems> {
         let place = self.url.to_string();
-        let mut list = TokenList::parse_json(Path::new(&place), content)?;
-        list.mask(&self.policy.prefix);
+        let list = TokenList::parse_json(Path::new(&place), content)?;
+        let list = list.without_tokens(Path::new(&place), &self.policy.prefix)?;
         access::fetched(&list, &self.policy, digest).ok_or_else(|| {
             Problem::outside(place, "answered with something else than the one token that was asked for").into()
         })

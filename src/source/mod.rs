@@ -36,7 +36,7 @@ pub use url::{ListUrl, LookupUrl};
 
 use crate::access::{DenyList, Directory, Policy};
 use crate::document::Problems;
-use crate::token::TokenList;
+use crate::token::{Prefix, TokenList};
 use crate::watch::{self, Reload};
 
 /// The settings of the token source.
@@ -172,8 +172,8 @@ impl List {
 ///
 /// # Errors
 /// It cannot be read, or every mistake in it.
-pub fn read_list(path: &Path) -> Result<TokenList, Problems> {
-    file::read_list(&watch::read(path)?)
+pub fn read_list(path: &Path, prefix: &Prefix) -> Result<TokenList, Problems> {
+    file::read_list(&watch::read(path)?, prefix)
 }
 
 /// What a deny list says now, for callers that follow nothing.

@@ -13,7 +13,7 @@ use super::reloads::Reloads;
 use super::trouble::{Trouble, Troubles, Voice};
 use crate::access::{DenyList, Directory, Generation, Policy};
 use crate::document::{Problem, Problems};
-use crate::token::{TokenId, TokenList};
+use crate::token::{Prefix, TokenId, TokenList};
 
 /// What a source keeps up to date and everybody else reads.
 #[derive(Clone, Debug)]
@@ -71,6 +71,11 @@ impl Publisher {
         &self.published
     }
 
+    /// How tokens begin that are minted here.
+    pub(super) fn prefix(&self) -> &Prefix {
+        &self.policy.prefix
+    }
+
     pub(super) fn on_change(&self, changed: OnChange) {
         self.lock().on_change = changed;
     }
@@ -85,8 +90,8 @@ impl Publisher {
         noticed: Option<Instant>,
     ) -> bool {
         let (began, reloads) = (Instant::now(), &self.published.reloads);
-        let list = read().and_then(|mut list| {
-            if list.mask(&self.policy.prefix) {
+        let list = read().and_then(|list| {
+            if list.has_token_among_words(self.prefix()) {
                 tracing::warn!("a token stands among the names of the list, where it is not shown: revoke it");
             }
             let before = self.last_good(&self.lock());

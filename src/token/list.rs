@@ -1,6 +1,5 @@
 //! The token list: who holds which token, as the token file and its JSON twin say it.
 
-use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
@@ -164,25 +163,32 @@ pub struct TokenList {
 }
 
 impl TokenList {
-    /// Cuts the secret out of every token that stands where only words about tokens and users belong: all of these
-    /// texts go to the audit log, to the upstream or to a terminal. Returns whether there was any.
-    pub fn mask(&mut self, prefix: &Prefix) -> bool {
-        let mut found = false;
-        let mut mask = |text: &mut Box<str>| {
-            if let Cow::Owned(masked) = prefix.mask(Cow::Borrowed(text)) {
-                *text = masked.into();
-                found = true;
-            }
+    /// The list if none of its identifiers holds a token. They decide who is who, so none is ever rewritten, and all of
+    /// them go to the audit log and to the upstream. `file` is named in messages only.
+    ///
+    /// # Errors
+    /// Where a token stands. It is not repeated.
+    pub fn without_tokens(self, file: &Path, prefix: &Prefix) -> Result<Self, Problems> {
+        let tokens = self.tokens.iter().enumerate().flat_map(|(index, TokenRecord { id, user, .. })| {
+            [("tokens", index, "id", id.as_str()), ("tokens", index, "user", user)]
+        });
+        let users = self.users.iter().flatten().enumerate().flat_map(|(index, User { id, org, .. })| {
+            [("users", index, "id", &**id), ("users", index, "org", org.as_deref().unwrap_or_default())]
+        });
+        let held = tokens.chain(users).filter(|(.., text)| prefix.is_in(text));
+        let problem = |(list, index, key, _)| {
+            let advice = "holds a token, and many see what stands here: write an identifier, and revoke the token";
+            Problem::in_file(file, format!("{list}[{index}].{key}: {advice}"))
         };
-        for TokenRecord { user, name, revoked_reason, .. } in &mut self.tokens {
-            mask(user);
-            name.iter_mut().chain(revoked_reason).for_each(&mut mask);
-        }
-        for User { id, email, name, org, .. } in self.users.iter_mut().flatten() {
-            mask(id);
-            email.iter_mut().chain(name).chain(org).for_each(&mut mask);
-        }
-        found
+        let problems: Vec<_> = held.map(problem).collect();
+        if problems.is_empty() { Ok(self) } else { Err(Problems(problems)) }
+    }
+
+    /// Whether a token stands among the words about tokens and users, which are masked wherever they are shown.
+    pub fn has_token_among_words(&self, prefix: &Prefix) -> bool {
+        let tokens = self.tokens.iter().flat_map(|token| [&token.name, &token.revoked_reason]);
+        let users = self.users.iter().flatten().flat_map(|user| [&user.name, &user.email]);
+        tokens.chain(users).flatten().any(|text| prefix.is_in(text))
     }
 
     /// Takes in another file of the same list; `file` is named in messages only.
@@ -240,22 +246,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_among_words_is_cut_and_every_other_word_stays() {
+    fn an_identifier_holds_no_token_and_may_look_like_one() {
         let prefix = Prefix::parse("acme_").unwrap();
         let minted = prefix.mint().unwrap();
         let token = minted.token.expose();
-        let hash = minted.token.digest();
-        let text = |t: &str| {
-            format!(
-                "[[tokens]]\nid = \"a\"\nhash = \"{hash}\"\nuser = \"u {t}\"\nname = \"{t} n\"\nrevoked_reason = \"{t}\"\n\
-                 [[users]]\nid = \"u {t}\"\nname = \"{t}\"\nemail = \"{t}@x\"\norg = \"{t}\"\n"
-            )
+        let list = |id: &str, user: &str, listed: &str, org: &str, word: &str| {
+            let hash = minted.token.digest();
+            let text = format!(
+                "[[tokens]]\nid = \"{id}\"\nhash = \"{hash}\"\nuser = \"{user}\"\nname = \"{word}\"\n\
+                 [[users]]\nid = \"{listed}\"\nname = \"{word}\"\nemail = \"{word}@x\"\norg = \"{org}\"\n"
+            );
+            TokenList::parse(Path::new("t.toml"), &text).unwrap()
         };
-        let parse = |text: &str| TokenList::parse(Path::new("t.toml"), text).unwrap();
-        let mut list = parse(&text(token));
-        assert!(list.mask(&prefix));
-        assert_eq!(list, parse(&text(&format!("acme_{}_[masked]", minted.id))));
-        assert!(!list.clone().mask(&prefix) && !parse(&text(token)).mask(&Prefix::default()));
+        let alike = "acme_production_admin";
+        let good = list(alike, alike, alike, alike, token);
+        assert_eq!(good.clone().without_tokens(Path::new("t.toml"), &prefix), Ok(good.clone()));
+        assert!(good.has_token_among_words(&prefix) && !good.has_token_among_words(&Prefix::default()));
+        assert!(!list("a", "b", "c", "d", alike).has_token_among_words(&prefix));
+        let within = format!("u {token}");
+        for (bad, place) in [
+            (list(token, "b", "c", "d", "e"), "tokens[0].id"),
+            (list("a", &within, "c", "d", "e"), "tokens[0].user"),
+            (list("a", "b", &within, "d", "e"), "users[0].id"),
+            (list("a", "b", "c", &within, "e"), "users[0].org"),
+        ] {
+            let problems = bad.without_tokens(Path::new("t.toml"), &prefix).unwrap_err().to_string();
+            assert!(problems.starts_with(&format!("t.toml: {place}: holds a token, ")), "{problems}");
+            assert!(!problems.contains(&token[16..]), "{problems}");
+        }
     }
 
     #[test]

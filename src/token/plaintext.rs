@@ -151,9 +151,20 @@ impl Prefix {
         decoded.map_or(text, Cow::from)
     }
 
-    /// Whether a whole token stands in a text, or so much of one that its secret would be told.
+    /// The text as [`Self::mask`] has it if a whole token stands in it, and else as it is: what people call things may
+    /// look like a token, and is none.
+    pub fn mask_whole<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        if self.is_in(text) { self.mask(text.into()) } else { text.into() }
+    }
+
+    /// Whether a whole token stands in a text, plainly or percent-encoded. Nothing else has its checksum.
     pub fn is_in(&self, text: &str) -> bool {
-        matches!(self.mask(text.into()), Cow::Owned(_))
+        let length = self.0.len() + ID_LENGTH + 1 + SECRET_LENGTH + CHECKSUM_LENGTH;
+        let holds = |text: &str| {
+            let mut parts = (length..=text.len()).filter_map(|end| text.get(end - length..end));
+            parts.any(|part| self.check(part) == Checksum::Good)
+        };
+        holds(text) || (text.contains('%') && holds(&percent_decode_str(text).decode_utf8_lossy()))
     }
 
     fn mask_plain(&self, text: &str) -> Option<String> {
@@ -279,6 +290,28 @@ mod tests {
             ["", "/mcp", "mcp_pat_", "mcp_pat_k3V9mQ2xTa", "mcp_pat_k3V9mQ2xTa_", "mcp_pat_short_secret", "%", "%zz%5"]
         {
             assert!(matches!(prefix.mask(text.into()), Cow::Borrowed(same) if same == text), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_a_whole_token_is_found_in_a_text_wherever_it_stands() {
+        let prefix = Prefix::parse("acme_").unwrap();
+        let minted = prefix.mint().unwrap();
+        let token = minted.token.expose();
+        for text in [
+            token.to_owned(),
+            format!("é{token}é"),
+            format!("acme_{token}0"),
+            format!("acme_production_{token}"),
+            token.replace('_', "%5F"),
+        ] {
+            assert!(prefix.is_in(&text), "{text}");
+            assert!(!prefix.mask_whole(&text).contains(&token[16..]), "{text}");
+        }
+        let other = format!("{}x", &token[..token.len() - 1]);
+        let other = if other == token { format!("{}y", &token[..token.len() - 1]) } else { other };
+        for text in ["", "acme_", "acme_production_admin", &token[..token.len() - 1], &token[1..], &other] {
+            assert!(!prefix.is_in(text) && prefix.mask_whole(text) == text, "{text}");
         }
     }
 

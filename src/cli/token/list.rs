@@ -37,7 +37,7 @@ impl List {
 fn row(facts: &Facts<'_>, now: Timestamp) -> Vec<Cell> {
     let absent = || "-".to_owned();
     let texts = [
-        facts.name.map_or_else(absent, str::to_owned),
+        facts.name.as_deref().map_or_else(absent, str::to_owned),
         facts.id.to_owned(),
         facts.hint.clone().unwrap_or_else(absent),
         facts.user.to_owned(),

@@ -31,7 +31,10 @@ impl Rotate {
         let minted = store.policy.prefix.mint().map_err(Exit::no_random_numbers)?;
         let ((), after) = store.edit(|before, draft| {
             let old = before.token(&self.id)?;
-            self.replace(&old, &minted, &store, draft)
+            // as it is written, not as it is shown
+            let name = before.list.tokens.iter().find(|record| record.id.as_str() == old.id);
+            let name = name.and_then(|record| record.name.as_deref());
+            self.replace(&old, name, &minted, &store, draft)
         })?;
         let (new, old) = (after.token(minted.id.as_str())?, after.token(&self.id)?);
         print_once(&minted, self.common.json, &new, Some(&old))?;
@@ -49,7 +52,14 @@ impl Rotate {
         Ok(())
     }
 
-    fn replace(&self, old: &Facts<'_>, minted: &Minted, store: &Store, draft: &mut Draft<'_>) -> Result<(), Exit> {
+    fn replace(
+        &self,
+        old: &Facts<'_>,
+        name: Option<&str>,
+        minted: &Minted,
+        store: &Store,
+        draft: &mut Draft<'_>,
+    ) -> Result<(), Exit> {
         if old.status != Status::Active {
             return Err(Exit::failure(format!(
                 "token {} is not active ({}), so it cannot be rotated: make a new one",
@@ -65,7 +75,7 @@ impl Rotate {
             hash: minted.token.digest().to_string(),
             prefix: beginning(&minted.token),
             user: old.user,
-            name: old.name,
+            name,
             scopes: old.scopes.clone(),
             tools: old.tools,
             created_at: now,

@@ -52,7 +52,7 @@ impl Whole<'_> {
         let list = |items: &[&str]| (!items.is_empty()).then(|| items.join(" "));
         let rows = [
             ("id", text(Some(token.id))),
-            ("name", text(token.name)),
+            ("name", text(token.name.as_deref())),
             ("hint", token.hint.clone()),
             ("status", Some(token.status.to_string())),
             (
@@ -66,12 +66,12 @@ impl Whole<'_> {
             ("expires", at(token.expires_at).or_else(|| text(Some("never")))),
             ("last used", Some(token.last_use(moment))),
             ("revoked", at(token.revoked_at)),
-            ("reason", text(token.revoked_reason)),
+            ("reason", text(token.revoked_reason.as_deref())),
             ("replaced by", text(token.replaced_by)),
             ("user", text(Some(token.user))),
             ("user's status", Some(owner.words())),
-            ("user's name", text(owner.name)),
-            ("email", text(owner.email)),
+            ("user's name", text(owner.name.as_deref())),
+            ("email", text(owner.email.as_deref())),
             ("organisation", text(owner.org)),
             ("roles", list(&owner.roles)),
         ];

@@ -101,8 +101,9 @@ pub(in crate::cli) fn explanation(reason: Reason, facts: Option<&Facts<'_>>, sna
         Reason::LifetimeExceeded => "it was made for longer than tokens.max_lifetime allows".to_owned(),
         Reason::Revoked => match facts.and_then(|facts| facts.revoked_at.filter(|at| *at <= now)) {
             Some(at) => {
-                let why =
-                    facts.and_then(|facts| facts.revoked_reason).map_or_else(String::new, |why| format!(": {why}"));
+                let why = facts
+                    .and_then(|facts| facts.revoked_reason.as_deref())
+                    .map_or_else(String::new, |why| format!(": {why}"));
                 format!("it was revoked {}{why}", words::relative(at, now))
             }
             None => "it is on the deny list".to_owned(),
@@ -117,7 +118,7 @@ impl Verdict<'_> {
     fn text(&self) -> String {
         let word = if self.outcome == Outcome::Allowed { "allowed" } else { "denied" };
         let token = self.token.as_ref().map_or_else(String::new, |facts| {
-            let name = facts.name.map_or_else(String::new, |name| format!(" ({name})"));
+            let name = facts.name.as_deref().map_or_else(String::new, |name| format!(" ({name})"));
             format!("token {}{name} of {}: ", facts.id, facts.user)
         });
         format!("{}\n", harmless(&format!("{word}: {token}{}", self.explanation)))

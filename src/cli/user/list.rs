@@ -64,8 +64,8 @@ fn row(user: &UserFacts<'_>) -> Vec<Cell> {
     let roles = if user.roles.is_empty() { "-".to_owned() } else { user.roles.join(" ") };
     let texts = [
         user.id.to_owned(),
-        or_dash(user.name),
-        or_dash(user.email),
+        or_dash(user.name.as_deref()),
+        or_dash(user.email.as_deref()),
         or_dash(user.org),
         roles,
         format!("{} of {} active", user.active_tokens, user.tokens),

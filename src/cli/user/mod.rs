@@ -5,6 +5,8 @@ mod list;
 mod remove;
 mod status;
 
+use std::borrow::Cow;
+
 use clap::Subcommand;
 use serde::Serialize;
 
@@ -48,8 +50,8 @@ pub(super) fn run(command: Command) -> Result<(), Exit> {
 #[derive(Debug, Serialize)]
 pub(super) struct UserFacts<'s> {
     pub(super) id: &'s str,
-    pub(super) name: Option<&'s str>,
-    pub(super) email: Option<&'s str>,
+    pub(super) name: Option<Cow<'s, str>>,
+    pub(super) email: Option<Cow<'s, str>>,
     pub(super) org: Option<&'s str>,
     pub(super) roles: Vec<&'s str>,
     /// `active`, `suspended`, or `unknown` to a list that has users.
@@ -74,8 +76,8 @@ impl<'s> UserFacts<'s> {
         let user = users.and_then(|users| users.iter().find(|user| *user.id == *id));
         Self {
             id,
-            name: user.and_then(|user| user.name.as_deref()),
-            email: user.and_then(|user| user.email.as_deref()),
+            name: snapshot.shown(user.and_then(|user| user.name.as_deref())),
+            email: snapshot.shown(user.and_then(|user| user.email.as_deref())),
             org: user.and_then(|user| user.org.as_deref()),
             roles: user.map(|user| user.roles.iter().map(|role| &**role).collect()).unwrap_or_default(),
             status: match user.map(|user| user.status) {

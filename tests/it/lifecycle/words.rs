@@ -1,7 +1,7 @@
 //! What is said of tokens and users in words: not empty, not misspelt, and no token.
 
 use super::{Said, say};
-use crate::harness::{Folder, Origin, get};
+use crate::harness::{Folder, Origin, eventually, get};
 
 #[test]
 fn a_token_is_not_taken_for_words_about_it() {
@@ -68,20 +68,91 @@ fn a_token_among_the_words_of_a_list_is_shown_to_nobody() {
     let token = folder.token("alice", &[]);
     let text = folder.read("tokens.toml");
     let name = text.lines().find(|line| line.starts_with("name = ")).unwrap();
-    let named = text.replace(name, &format!("name = \"{token}\"")).replace("\"alice\"", &format!("\"{token}\""));
-    folder.write("tokens.toml", &(named + &format!("[[users]]\nid = \"{token}\"\nemail = \"{token}@x\"\n")));
+    let whole = format!("name = \"{token}\"\n");
+    let users = format!("[[users]]\nid = \"alice\"\n{whole}email = \"{token}@x\"\n");
+    folder.write("tokens.toml", &(text.replace(&format!("{name}\n"), &whole) + &users));
     let mut proxy = folder.serve(&origin.url(), "");
     assert_eq!(proxy.ask(&get(&token, "")).status, 200);
     let shown = format!("mcp_pat_{}_[masked]", &token[8..18]);
-    assert_eq!(origin.received()[0].values("x-auth-user"), [shown.as_str()]);
+    let received = &origin.received()[0];
+    assert_eq!((received.values("x-auth-user"), received.values("x-auth-name")), (vec!["alice"], vec![&*shown]));
+    assert_eq!(received.values("x-auth-email"), [format!("{shown}@x")]);
     let record = &proxy.audit(1)[0];
-    assert_eq!((&record["user"], &record["pat_name"]), (&shown.as_str().into(), &shown.as_str().into()));
+    assert_eq!((&record["user"], &record["pat_name"]), (&"alice".into(), &shown.as_str().into()));
     proxy.await_log("a token stands among the names of the list, where it is not shown: revoke it");
-    let mut told = format!("{:?}{record}{:?}", proxy.log(), origin.received());
-    for line in ["token list", "token list --json", "user list", "user list --json"] {
+    let mut told = format!("{:?}{record}{received:?}", proxy.log());
+    let show = format!("token show {}", &token[8..18]);
+    for line in ["token list", "token list --json", "user list", "user list --json", &show] {
         told += say(&folder, line, &[]).went_well();
     }
     assert!(told.contains(&shown) && !told.contains(&token[19..]), "{told}");
+    // it is shown so, and not written
+    say(&folder, "token rotate …", &[&token[8..18]]).went_well();
+    assert_eq!(folder.read("tokens.toml").matches(&whole).count(), 3, "{}", folder.read("tokens.toml"));
+}
+
+#[test]
+fn users_whose_names_look_like_tokens_are_users_each() {
+    let (origin, folder) = (Origin::plain(), Folder::new());
+    let config = ["--config", "patgate.toml"];
+    let path = "mcp_pat_production_tokens.toml";
+    folder.configure(&origin.url(), "");
+    let text = folder.read("patgate.toml").replace("\"tokens.toml\"", &format!("\"{path}\"\nprefix = \"acme_\""));
+    folder.write("patgate.toml", &text);
+    let create = |user: &str| {
+        let line = "token create --user … --name acme_production_laptop --tokens … --config patgate.toml";
+        say(&folder, line, &[user, path]).went_well().to_owned()
+    };
+    let (admin, reader) = (create("acme_production_admin"), create("acme_production_reader"));
+    say(&folder, "user add acme_production_admin --with-existing --config patgate.toml", &[]).went_well();
+    let proxy = folder.serve_with(&[], &[]);
+    assert_eq!((proxy.ask(&get(&admin, "")).status, proxy.ask(&get(&reader, "")).status), (200, 200));
+    let users = origin.received();
+    let users: Vec<_> = users.iter().flat_map(|request| request.values("x-auth-user")).collect();
+    assert_eq!(users, ["acme_production_admin", "acme_production_reader"]);
+    assert_eq!(proxy.audit(2)[1]["pat_name"], "acme_production_laptop");
+    let said = Said::of(folder.run(&[&["user", "suspend", "acme_production_admin"][..], &config].concat()));
+    assert!(said.code == Some(0) && said.err.contains("user acme_production_admin is suspended"), "{said:?}");
+    eventually("the suspension", || (proxy.ask(&get(&admin, "")).status == 401).then_some(()));
+    assert_eq!(proxy.ask(&get(&reader, "")).status, 200);
+    let rotated = say(&folder, "token rotate … --grace 0s --config patgate.toml", &[&reader[5..15]]);
+    let successor = rotated.went_well();
+    eventually("the successor", || (proxy.ask(&get(successor, "")).status == 200).then_some(()));
+    let text = folder.read(path);
+    assert_eq!(
+        text.matches("user = \"acme_production_reader\"\nname = \"acme_production_laptop\"\n").count(),
+        2,
+        "{text}"
+    );
+}
+
+#[test]
+fn a_token_for_a_user_keeps_the_last_good_list() {
+    let (origin, folder) = (Origin::plain(), Folder::new());
+    let token = folder.token("alice", &[]);
+    let good = folder.read("tokens.toml");
+    let proxy = folder.serve(&origin.url(), "");
+    for (bad, key) in [
+        (good.replace("\"alice\"", &format!("\"{token}\"")), "tokens[0].user"),
+        (format!("{good}[[users]]\nid = \"alice\"\n[[users]]\nid = \"{token}\"\n"), "users[1].id"),
+    ] {
+        folder.write("tokens.toml", &bad);
+        let message = format!("tokens.toml: {key}: holds a token");
+        let ready = eventually("the complaint", || {
+            let ready = proxy.health("/readyz");
+            ready.body.contains(&message).then_some(ready)
+        });
+        assert_eq!((ready.status, proxy.ask(&get(&token, "")).status), (200, 200));
+        let mut told = ready.body;
+        for line in ["check --config patgate.toml", "user list", "token revoke x"] {
+            let said = say(&folder, line, &[]);
+            said.refused(2, &[&message]);
+            told += &said.err;
+        }
+        assert!(!format!("{told}{:?}", proxy.log()).contains(&token[19..]), "{told}");
+        folder.write("tokens.toml", &good);
+        eventually("the good list", || (proxy.health("/readyz").body == "ready\n").then_some(()));
+    }
 }
 
 #[test]
