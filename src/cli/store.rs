@@ -186,7 +186,7 @@ impl From<EditError> for Exit {
     fn from(error: EditError) -> Self {
         match error {
             EditError::Invalid(problems) => problems.into(),
-            EditError::Io { .. } => Self::failure(error),
+            EditError::Missing(_) | EditError::Io { .. } => Self::failure(error),
         }
     }
 }

@@ -30,6 +30,9 @@ pub enum EditError {
     /// The file is wrong before or would be after the change.
     #[error("{0}")]
     Invalid(#[from] Problems),
+    /// What is to be changed is not where the list says that it is.
+    #[error("`{0}` is nowhere in the text of the list, so nothing was changed: edit the file by hand")]
+    Missing(String),
     /// The system says no.
     #[error("{}: {action}: {source}", file.display())]
     Io {
@@ -52,10 +55,12 @@ pub struct Draft<'t> {
 
 impl Draft<'_> {
     /// Sets a key of the record that has this id.
-    pub fn set(&mut self, section: Section, id: &str, key: &str, value: &Value) {
-        for page in self.pages.iter_mut().filter(|page| page.has(section, id)) {
-            page.set(section, id, key, value);
-        }
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn set(&mut self, section: Section, id: &str, key: &str, value: &Value) -> Result<(), EditError> {
+        self.page(section, id)?.set(section, id, key, value);
+        Ok(())
     }
 
     /// Adds records.
@@ -66,10 +71,20 @@ impl Draft<'_> {
     }
 
     /// Takes out the record that has this id.
-    pub fn remove(&mut self, section: Section, id: &str) {
-        for page in self.pages.iter_mut().filter(|page| page.has(section, id)) {
-            page.remove(section, id);
-        }
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn remove(&mut self, section: Section, id: &str) -> Result<(), EditError> {
+        self.page(section, id)?.remove(section, id);
+        Ok(())
+    }
+}
+
+impl<'t> Draft<'t> {
+    /// The page with the record that has this id; a list has no two.
+    fn page(&mut self, section: Section, id: &str) -> Result<&mut Page<'t>, EditError> {
+        let mut pages = self.pages.iter_mut();
+        pages.find(|page| page.has(section, id)).ok_or_else(|| EditError::Missing(id.to_owned()))
     }
 }
 
@@ -230,4 +245,32 @@ fn keep_attributes(old: &Path, new: &File) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_called_changed_that_is_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tokens.toml");
+        let text = "[[users]]\nid = \"alice\"\n";
+        fs::write(&file, text).unwrap();
+        let changed = |change: fn(&mut Draft<'_>) -> Result<(), EditError>| {
+            edit(&file, &Prefix::default(), |_, draft| change(draft)).map(drop)
+        };
+        let value = Value::String("x".to_owned());
+        let refused = edit(&file, &Prefix::default(), |_, draft| draft.set(Section::Users, "bob", "name", &value));
+        assert!(matches!(refused, Err(EditError::Missing(id)) if id == "bob"));
+        for refused in [
+            changed(|draft| draft.remove(Section::Users, "bob")),
+            changed(|draft| draft.remove(Section::Tokens, "alice")),
+        ] {
+            assert!(matches!(refused, Err(EditError::Missing(_))), "{refused:?}");
+        }
+        assert_eq!(fs::read_to_string(&file).unwrap(), text);
+        changed(|draft| draft.remove(Section::Users, "alice")).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "users = []\n");
+    }
 }

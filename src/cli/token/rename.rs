@@ -25,7 +25,7 @@ impl Rename {
         store.refuse_tokens([("the name", Some(&self.name))])?;
         let ((), after) = store.edit(|before, draft| {
             before.token(&self.id)?;
-            draft.set(Section::Tokens, &self.id, "name", &Value::String(self.name.clone()));
+            draft.set(Section::Tokens, &self.id, "name", &Value::String(self.name.clone()))?;
             Ok(())
         })?;
         let facts = after.token(&self.id)?;

@@ -28,9 +28,9 @@ impl Revoke {
             // a revocation that is yet to come is brought forward
             let already = before.token(&self.id)?.revoked_at.filter(|at| *at <= now);
             if already.is_none() {
-                draft.set(Section::Tokens, &self.id, "revoked_at", &moment(now));
+                draft.set(Section::Tokens, &self.id, "revoked_at", &moment(now))?;
                 if let Some(reason) = &self.reason {
-                    draft.set(Section::Tokens, &self.id, "revoked_reason", &Value::String(reason.clone()));
+                    draft.set(Section::Tokens, &self.id, "revoked_reason", &Value::String(reason.clone()))?;
                 }
             }
             Ok(already)

@@ -82,15 +82,15 @@ impl Rotate {
             expires_at: self.end_of_successor(old, store, now)?,
         };
         draft.add(Section::Tokens, &[record.fields()]);
-        draft.set(Section::Tokens, old.id, "replaced_by", &Value::String(minted.id.to_string()));
+        draft.set(Section::Tokens, old.id, "replaced_by", &Value::String(minted.id.to_string()))?;
         if self.grace.is_zero() {
-            draft.set(Section::Tokens, old.id, "revoked_at", &moment(now));
-            draft.set(Section::Tokens, old.id, "revoked_reason", &Value::String("rotated".to_owned()));
+            draft.set(Section::Tokens, old.id, "revoked_at", &moment(now))?;
+            draft.set(Section::Tokens, old.id, "revoked_reason", &Value::String("rotated".to_owned()))?;
             return Ok(());
         }
         let end = now.checked_add(self.grace).map_err(|_| Exit::usage("--grace: too long"))?;
         if old.expires_at.is_none_or(|own| end < own) {
-            draft.set(Section::Tokens, old.id, "expires_at", &moment(end));
+            draft.set(Section::Tokens, old.id, "expires_at", &moment(end))?;
         }
         Ok(())
     }

@@ -32,11 +32,11 @@ impl Remove {
             });
             let mut revoked = 0;
             for facts in alive {
-                draft.set(Section::Tokens, facts.id, "revoked_at", &now);
-                draft.set(Section::Tokens, facts.id, "revoked_reason", &reason);
+                draft.set(Section::Tokens, facts.id, "revoked_at", &now)?;
+                draft.set(Section::Tokens, facts.id, "revoked_reason", &reason)?;
                 revoked += 1;
             }
-            draft.remove(Section::Users, &self.id);
+            draft.remove(Section::Users, &self.id)?;
             Ok(revoked)
         })?;
         print::remark(format_args!("user {} is removed; tokens of hers that were revoked: {revoked}", self.id));

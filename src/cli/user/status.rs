@@ -27,7 +27,7 @@ impl Change {
         let (already, after) = store.edit(|before, draft| {
             let already = before.user(&self.id)?.status == status;
             if !already {
-                draft.set(Section::Users, &self.id, "status", &Value::String(word.to_owned()));
+                draft.set(Section::Users, &self.id, "status", &Value::String(word.to_owned()))?;
             }
             Ok(already)
         })?;
