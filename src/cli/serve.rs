@@ -41,6 +41,9 @@ pub(super) fn run(overrides: &Overrides) -> Result<(), Exit> {
     diagnostics::start(&config.diagnostics);
     raise_descriptor_limit();
     let mut source = Source::open(&config.source, &config.policy)?;
+    if let Some(problem) = config.source.origin.missing_bearer_file() {
+        tracing::warn!(%problem, "the token source cannot be asked yet");
+    }
     let published = source.published().clone();
     let house = House::open(&config.server, &config.proxy, &config.audit, &published)?;
     let admin = config.admin.as_ref().map(Admin::bind).transpose();

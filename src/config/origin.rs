@@ -133,7 +133,8 @@ impl Section<'_> {
         let path = |key| self.table.and_then(|table| table.string(key)).map(|text| self.base.join(text));
         let (ca, certificate, key) = (path("ca"), path("cert"), path("key"));
         let bearer_file = self.table.and_then(|table| Some((table, table.string("bearer_file")?)));
-        let bearer_file = bearer_file.and_then(|(table, text)| there(table, "bearer_file", text, self.base, false));
+        // somebody else may write it at any time, so whoever asks the source looks whether it is there
+        let bearer_file = bearer_file.and_then(|(table, text)| there(table, "bearer_file", text, self.base, true));
         let timeout = self.duration("timeout", Duration::from_secs(2));
         for (name, set) in [("ca", ca.is_some()), ("cert", certificate.is_some()), ("key", key.is_some())] {
             if set && !secure {
@@ -270,9 +271,9 @@ mod tests {
             ),
             ("file = \"t\"", Some(""), "tokens (--tokens, PATGATE_TOKENS): empty: name a file"),
             (
-                "http = { url = \"http://iam/a\", bearer_file = \"b\" }",
+                "http = { url = \"http://iam/a\", bearer_file = \"\" }",
                 None,
-                "f.toml:2:46: tokens.http.bearer_file: /etc/patgate/b cannot be read",
+                "f.toml:2:46: tokens.http.bearer_file: empty: name a file",
             ),
             (
                 "http = { url = \"https://iam/a\", cert = \"c.pem\" }",

@@ -16,6 +16,7 @@ mod trial;
 mod trouble;
 mod url;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +36,7 @@ pub use trouble::Trouble;
 pub use url::{ListUrl, LookupUrl};
 
 use crate::access::{DenyList, Directory, Policy};
-use crate::document::Problems;
+use crate::document::{Problem, Problems};
 use crate::token::{Prefix, TokenList};
 use crate::watch::{self, Reload};
 
@@ -67,6 +68,21 @@ pub enum Origin {
     Http(HttpParams),
     /// One token at a time over HTTP.
     Lookup(LookupParams),
+}
+
+impl Origin {
+    /// What is wrong if the file with the bearer token for the source is not there: until then it cannot be asked.
+    pub fn missing_bearer_file(&self) -> Option<Problem> {
+        let (key, client) = match self {
+            Self::File(_) => return None,
+            Self::Http(params) => ("tokens.http.bearer_file", &params.client),
+            Self::Lookup(params) => ("tokens.lookup.bearer_file", &params.client),
+        };
+        let file = client.bearer_file.as_ref()?;
+        let error = file.metadata().err().filter(|error| error.kind() == ErrorKind::NotFound)?;
+        let message = format!("{} cannot be read ({error}): make it, or correct its name", file.display());
+        Some(Problem::outside(key, message))
+    }
 }
 
 impl std::fmt::Display for Origin {

@@ -244,11 +244,6 @@ fn a_file_that_is_not_there_is_named_by_its_key() {
         ("file =", "deny_list = \"gone.txt\"\nfile =", ": tokens.deny_list: gone.txt cannot be read"),
         (
             "file = \"tokens.toml\"",
-            "http = { url = \"http://127.0.0.1:9/\", bearer_file = \"gone\" }",
-            ": tokens.http.bearer_file: gone cannot be read",
-        ),
-        (
-            "file = \"tokens.toml\"",
             "http = { url = \"https://127.0.0.1:9/\", ca = \"gone.pem\" }",
             ": tokens.http.ca: cannot read gone.pem",
         ),
@@ -266,6 +261,33 @@ fn a_file_that_is_not_there_is_named_by_its_key() {
             assert_eq!(code, 2, "{said}");
             assert_names(&said, &["tokens (--tokens, PATGATE_TOKENS): ", expected]);
         }
+    }
+}
+
+#[test]
+fn a_bearer_token_that_is_not_there_stops_nobody_who_does_not_need_it() {
+    let folder = folder();
+    folder.token("alice", &[]);
+    let good = folder.read("patgate.toml");
+    for (source, key) in [
+        ("http = { url = \"http://127.0.0.1:9/\"", "tokens.http.bearer_file"),
+        ("lookup = { url = \"http://127.0.0.1:9/{sha256}\"", "tokens.lookup.bearer_file"),
+    ] {
+        let source = format!("{source}, bearer_file = \"gone\" }}");
+        folder.write("patgate.toml", &good.replacen("file = \"tokens.toml\"", &source, 1));
+        let (code, _, said) = run(&folder, &["check", "--config", "patgate.toml"], &[]);
+        assert_eq!(code, 2, "{said}");
+        assert_names(&said, &[&format!("{key}: gone cannot be read"), "make it, or correct its name"]);
+        for command in [&["check"][..], &["token", "list"], &["user", "add", "alice"], &["user", "remove", "alice"]] {
+            let arguments = [command, &["--config", "patgate.toml", "--tokens", "tokens.toml"]].concat();
+            let (code, _, said) = run(&folder, &arguments, &[]);
+            assert_eq!((code, said.contains("gone")), (0, false), "{command:?}: {said}");
+        }
+        let proxy = folder.serve_with(&["--tokens", "tokens.toml"], &[]);
+        assert_eq!(proxy.health("/readyz").status, 200);
+        assert!(!format!("{:?}", proxy.log()).contains("gone"));
+        let mut proxy = folder.serve_with(&[], &[]);
+        proxy.await_log("the token source cannot be asked yet");
     }
 }
 

@@ -249,9 +249,11 @@ fn the_bearer_token_for_the_source_comes_from_a_file_and_goes_nowhere_else() {
     });
     let folder = Folder::new();
     let tokens = http(&source, "1h").replace("max_size", "bearer_file = \"bearer\", max_size");
-    folder.write("bearer", "hunter1\nand more");
-    let proxy = serve(&folder, &upstream, &tokens);
+    let mut proxy = serve(&folder, &upstream, &tokens);
     await_readiness(&proxy, "the bearer token in");
+    proxy.await_log("the token source cannot be asked yet");
+    assert_unavailable(&asks(&proxy, "alices"));
+    folder.write("bearer", "hunter1\nand more");
     assert_unavailable(&asks(&proxy, "alices"));
     folder.write("bearer", "hunter2\n");
     await_readiness(&proxy, "ready\n");
