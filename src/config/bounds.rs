@@ -52,14 +52,18 @@ impl Limits {
         let table = table.as_ref();
         let bytes = |key, default, least| table.and_then(|table| bytes(table, key, least)).unwrap_or(default);
         let number = |key, default| table.and_then(|table| table.number(key, 1..=1_000_000)).unwrap_or(default);
+        let (inspect, inspect_answer) = (bytes("inspect", 1024 * 1024, 1), bytes("inspect_answer", 4 * 1024 * 1024, 1));
+        let largest = inspect.max(inspect_answer).max(audited as u64);
+        // what is not written has room for all that is
+        let inspect_total = bytes("inspect_total", largest.max(32 * 1024 * 1024), 1);
         let limits = Self {
             head: in_memory(bytes("head", 32 * 1024, 1024)),
             headers: in_memory(number("headers", 100)),
             body: bytes("body", 64 * 1024 * 1024, 1),
             body_rate: number("body_rate", 500),
-            inspect: in_memory(bytes("inspect", 1024 * 1024, 1)),
-            inspect_answer: in_memory(bytes("inspect_answer", 4 * 1024 * 1024, 1)),
-            inspect_total: in_memory(bytes("inspect_total", 32 * 1024 * 1024, 1)),
+            inspect: in_memory(inspect),
+            inspect_answer: in_memory(inspect_answer),
+            inspect_total: in_memory(inspect_total),
             streams: u32::try_from(number("streams", 128)).unwrap_or(u32::MAX),
             streams_per_token: in_memory(number("streams_per_token", 1000)),
             connections: in_memory(number("connections", CONNECTIONS)),
@@ -70,16 +74,12 @@ impl Limits {
             sessions: number("sessions", 100_000),
             bcrypt: in_memory(number("bcrypt", 1)),
         };
-        let largest = limits.inspect.max(limits.inspect_answer).max(audited);
-        if limits.inspect_total < largest {
-            let why = "less than limits.inspect, limits.inspect_answer or audit.inspect";
-            let message = format!("{why}: each of them must have room, write {largest} at least");
-            match table {
-                Some(table) => table.problem("inspect_total", message),
-                None => root.problem("limits.inspect_total", message),
-            }
-        }
         if let Some(table) = table {
+            if inspect_total < largest {
+                let why = "less than limits.inspect, limits.inspect_answer or audit.inspect";
+                let message = format!("{why}: each of them must have room, write {largest} at least");
+                table.problem("inspect_total", message);
+            }
             table.done();
         }
         limits

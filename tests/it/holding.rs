@@ -175,7 +175,7 @@ fn room_for_less_than_one_body_is_refused_at_the_start() {
     folder.token("alice", &[]);
     for (limits, least) in [
         ("inspect_total = \"1MiB\"", "4194304"),
-        ("inspect = \"33MiB\"", "34603008"),
+        ("inspect_total = \"32MiB\"\ninspect = \"33MiB\"", "34603008"),
         ("inspect_total = \"32KiB\"\ninspect = \"1KiB\"\ninspect_answer = \"1KiB\"", "65536"),
     ] {
         folder.configure("http://127.0.0.1:3000", &format!("[limits]\n{limits}"));
@@ -187,4 +187,15 @@ fn room_for_less_than_one_body_is_refused_at_the_start() {
             "{error}"
         );
     }
+    for limits in
+        ["inspect = \"33MiB\"", "inspect_answer = \"40MiB\"", "inspect_total = \"40MiB\"\ninspect = \"33MiB\""]
+    {
+        folder.configure("http://127.0.0.1:3000", &format!("[limits]\n{limits}"));
+        let check = folder.run(&["check", "--config", "patgate.toml"]);
+        assert_eq!(check.status.code(), Some(0), "{}", String::from_utf8_lossy(&check.stderr));
+    }
+    let path = folder.configure("http://127.0.0.1:3000", "");
+    let text = folder.read("patgate.toml").replace("[audit]\n", "[audit]\ninspect = \"33MiB\"\n");
+    std::fs::write(path, text).unwrap();
+    assert!(folder.run(&["check", "--config", "patgate.toml"]).status.success());
 }
