@@ -2,14 +2,17 @@
 //! there may be a server at each path, and their tools may have the same names.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use http::Uri;
 
-/// More tools than these are no server's: all are forgotten then, and learned anew from the next list.
-const CAPACITY: usize = 10_000;
-/// The longest path in bytes at which anything is learned.
-const MAX_PATH: usize = 1024;
+/// The most paths at which anything is known. A server may answer at many more, for anybody who thinks of them.
+const PATHS: usize = 64;
+/// The most tools that are known at one path: no more are learned.
+const TOOLS: usize = 2000;
+/// The longest path in bytes at which anything is learned, and the longest name of a tool.
+const LONGEST: usize = 1024;
 
 /// The hints of the upstream, shared by all workers. A tool that is not known here may change something.
 #[derive(Clone, Debug, Default)]
@@ -17,17 +20,31 @@ pub struct Hints {
     known: Arc<RwLock<Known>>,
 }
 
-/// What was said of the tools at each path.
+/// What was said at each path.
 #[derive(Debug, Default)]
-struct Known {
-    paths: HashMap<Box<str>, HashMap<Box<str>, bool>>,
-    /// How many tools there are at all paths.
-    tools: usize,
+struct Known(HashMap<Box<str>, Said>);
+
+/// What was said at one path.
+#[derive(Debug, Default)]
+struct Said {
+    tools: HashMap<Box<str>, bool>,
+    /// How many calls have passed by it.
+    uses: AtomicU64,
 }
 
 impl Known {
     fn read_only(&self, path: &str, tool: &str) -> Option<bool> {
-        self.paths.get(path)?.get(tool).copied()
+        self.0.get(path)?.tools.get(tool).copied()
+    }
+
+    /// Makes room for another path. The one that was used least goes: who lists tools at ever new paths drives out
+    /// nothing by which others call.
+    fn make_room(&mut self) {
+        let least = self.0.iter().min_by_key(|(_, said)| said.uses.load(Ordering::Relaxed));
+        if let Some((path, _)) = least.filter(|_| self.0.len() >= PATHS) {
+            let path = path.clone();
+            self.0.remove(&path);
+        }
     }
 }
 
@@ -35,25 +52,24 @@ impl Hints {
     /// Whether the upstream has said that a tool changes nothing, and never the contrary.
     pub(super) fn says_read_only(&self, path: &str, tool: &str) -> bool {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.read_only(path, tool).unwrap_or(false)
+        let said = known.0.get(path).filter(|said| said.tools.get(tool) == Some(&true));
+        said.inspect(|said| _ = said.uses.fetch_add(1, Ordering::Relaxed)).is_some()
     }
 
     /// Takes in what a list says of a tool. Mostly it says nothing new.
     pub(super) fn learn(&self, path: &str, tool: &str, read_only: bool) {
         let told = self.known.read().unwrap_or_else(PoisonError::into_inner).read_only(path, tool);
-        if path.len() > MAX_PATH || told == Some(false) || told == Some(read_only) {
+        if path.len().max(tool.len()) > LONGEST || told == Some(false) || told == Some(read_only) {
             return;
         }
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        if known.tools >= CAPACITY {
-            *known = Known::default();
+        if !known.0.contains_key(path) {
+            known.make_room();
         }
-        let Known { paths, tools } = &mut *known;
-        let said = paths.entry(path.into()).or_default().entry(tool.into()).or_insert_with(|| {
-            *tools += 1;
-            read_only
-        });
-        *said &= read_only;
+        let tools = &mut known.0.entry(path.into()).or_default().tools;
+        if tools.len() < TOOLS || tools.contains_key(tool) {
+            *tools.entry(tool.into()).or_insert(read_only) &= read_only;
+        }
     }
 }
 
@@ -128,22 +144,51 @@ mod tests {
         assert!(!hints.says_read_only("/b", "x"));
         hints.learn("/b", "x", false);
         assert!(hints.says_read_only("/a", "x") && !hints.says_read_only("/b", "x"));
+        // a server may tell these apart
+        hints.learn("/a/b", "x", true);
+        assert!(!hints.says_read_only("/a%2Fb", "x"));
+    }
+
+    #[test]
+    fn who_lists_at_ever_new_paths_drives_out_nothing_that_others_use() {
+        let hints = Hints::default();
+        hints.learn("/mcp", "x", true);
+        assert!(hints.says_read_only("/mcp", "x"));
+        for number in 0..20_000 {
+            let path = format!("/mcp;{number}");
+            hints.learn(&path, "x", true);
+            hints.learn(&path, "y", true);
+            assert!(hints.known.read().unwrap().read_only(&path, "x").is_some(), "a new path is always learned");
+        }
+        assert!(hints.says_read_only("/mcp", "x"));
+        // nor who calls there, as long as others call more often
+        for number in 0..20_000 {
+            let path = format!("/mcp;{number}");
+            hints.learn(&path, "x", true);
+            assert!(hints.says_read_only(&path, "x"));
+            if number % PATHS == 0 {
+                assert!(hints.says_read_only("/mcp", "x"));
+            }
+        }
+        assert!(hints.says_read_only("/mcp", "x"));
     }
 
     #[test]
     fn memory_is_bounded() {
         let hints = Hints::default();
-        for number in 0..3 * CAPACITY {
-            let (path, tool) = (format!("/{}", number / 3), number.to_string());
-            hints.learn(&path, &tool, true);
-            assert!(hints.says_read_only(&path, &tool));
+        for number in 0..3 * TOOLS {
+            hints.learn("/a", &number.to_string(), true);
+            assert_eq!(hints.says_read_only("/a", &number.to_string()), number < TOOLS);
+            hints.learn(&format!("/{number}"), "x", true);
         }
+        hints.learn("/a", "0", false);
+        assert!(!hints.says_read_only("/a", "0"), "the contrary is still heard");
         let known = hints.known.read().unwrap();
-        assert_eq!(known.paths.values().map(HashMap::len).sum::<usize>(), known.tools);
-        assert!(known.tools <= CAPACITY);
+        assert_eq!((known.0.len(), known.0["/a"].tools.len()), (PATHS, TOOLS));
         drop(known);
-        let long = "/".repeat(MAX_PATH + 1);
+        let long = "/".repeat(LONGEST + 1);
         hints.learn(&long, "x", true);
-        assert!(!hints.says_read_only(&long, "x"));
+        hints.learn("/a", &long, true);
+        assert!(!hints.says_read_only(&long, "x") && !hints.says_read_only("/a", &long));
     }
 }
