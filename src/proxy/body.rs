@@ -14,6 +14,7 @@ use super::endpoint::Endpoint;
 use super::in_flight::Turn;
 use super::inbound::Meter;
 use super::screen::{Broken, Screened};
+use super::sessions::NOT_HERS;
 use super::streams::{Leash, Right, Streams, Watched};
 use crate::audit::{AuditRecord, OpenRecord, RequestId, session_digest};
 use crate::deadline::Deadline;
@@ -104,9 +105,7 @@ impl Outgoing {
         }
         Self(Kind::Relay(Box::new(relay)))
     }
-}
 
-impl Outgoing {
     /// Has the beginning of the answer read on its way.
     pub(super) fn read_by(mut self, endpoint: Option<Box<Endpoint>>) -> Self {
         if let Kind::Relay(relay) = &mut self.0 {
@@ -161,21 +160,22 @@ impl Relay {
         self.body.close();
         true
     }
-}
 
-impl Relay {
-    /// Reads what the stream begins with. Whose the session is, is known before the client hears of it.
-    fn look_for_session(&mut self, data: &[u8]) {
-        let Some(Poll::Ready(named)) = self.endpoint.as_mut().map(|endpoint| endpoint.read(data)) else { return };
+    /// Reads what the stream begins with. Whose the session is, is known before the client hears of it; if it is
+    /// somebody else's, she does not.
+    fn look_for_session(&mut self, data: &[u8]) -> Result<(), Broken> {
+        let read = self.endpoint.as_mut().map_or(Poll::Pending, |endpoint| endpoint.read(data));
+        let Poll::Ready(named) = read else { return Ok(()) };
         self.endpoint = None;
-        let Some(named) = named else { return };
+        let Some(named) = named else { return Ok(()) };
         let note = |facts: &mut AuditRecord| facts.session = named.first().map(session_digest);
         match (&self.watched, &mut self.record) {
             (Some(watched), _) => watched.note(note),
             (None, Some(record)) => record.note(note),
             (None, None) => {}
         }
-        self.streams.claim(named, &mut self.right, self.watched.as_ref());
+        let is_hers = self.streams.claim(named, &mut self.right, self.watched.as_ref());
+        is_hers.then_some(()).ok_or(Broken::Screened(NOT_HERS))
     }
 
     /// Ready once the upstream has paused for too long.
@@ -192,6 +192,19 @@ impl Relay {
             None => self.record.as_ref().map(OpenRecord::request_id),
         };
         tracing::warn!(request_id = request_id.as_ref().map(RequestId::as_str), %error, "an answer broke off");
+    }
+
+    /// Nothing more may pass. The HTTP library drops what it has gathered when a body fails, which may be the head as
+    /// well: a client that hears nothing at all may send its request again. So it is told to wait, which makes it
+    /// send, and asks again at once.
+    fn break_off<T>(&mut self, error: Broken, cx: &Context<'_>) -> Poll<T> {
+        self.fail(&error);
+        self.broken = Some(match error {
+            Broken::Upstream(error) => BrokenOff::Upstream(error),
+            Broken::Screened(why) => BrokenOff::Screened(why),
+        });
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -229,8 +242,10 @@ impl Body for Outgoing {
                     } else if relay.watched.is_none() && relay.is_cut(cx) {
                         return Poll::Ready(Some(Err(BrokenOff::Cut)));
                     }
-                    if relay.endpoint.is_some() {
-                        relay.look_for_session(&data);
+                    if relay.endpoint.is_some()
+                        && let Err(error) = relay.look_for_session(&data)
+                    {
+                        return relay.break_off(error, cx);
                     }
                     relay.bytes += data.len() as u64;
                     if let Some(watched) = &relay.watched {
@@ -238,18 +253,7 @@ impl Body for Outgoing {
                     }
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                Some(Err(error)) => {
-                    relay.fail(&error);
-                    // The HTTP library drops what it has gathered when a body fails, which may be the head as
-                    // well: a client that hears nothing at all may send its request again. So it is told to
-                    // wait, which makes it send, and asks again at once.
-                    relay.broken = Some(match error {
-                        Broken::Upstream(error) => BrokenOff::Upstream(error),
-                        Broken::Screened(why) => BrokenOff::Screened(why),
-                    });
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
+                Some(Err(error)) => return relay.break_off(error, cx),
                 None => {
                     relay.ended = Some(Ended::Complete);
                     return Poll::Ready(None);
@@ -261,7 +265,7 @@ impl Body for Outgoing {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Own(body) => body.is_none(),
-            Kind::Relay(relay) => relay.body.is_end_stream(),
+            Kind::Relay(relay) => relay.broken.is_none() && relay.body.is_end_stream(),
         }
     }
 

@@ -25,7 +25,7 @@ use super::rate::{self, Rates};
 use super::reading::{self, Reading, drain};
 use super::rewrite::{self, Hop, Rules};
 use super::screen::{Screen, Screened};
-use super::sessions::{self, Named, SessionKey, Sessions};
+use super::sessions::{self, NOT_HERS, Named, SessionKey, Sessions};
 use super::streams::{Right, Streams};
 use super::upstream::{self, Arriving, Counts, Failure, Reply, Upstream};
 use crate::access::{Credential, Denial, Directory, Finding, IdentityHeaders, Permit, Question};
@@ -350,13 +350,8 @@ impl Gate {
         };
         meter.tell(record);
         let reply = reply.map_err(|failure| {
-            self.upstream_counts.failed(&failure);
             record.note(|facts| facts.bytes_in = meter.bytes());
-            if matches!(failure, Failure::ClientGone) {
-                return None;
-            }
-            tracing::warn!(request_id = hop.request_id.as_str(), error = %failure, "a request failed");
-            Some(answer::failed(&failure))
+            self.failed(&failure, hop)
         })?;
         // the answer may have been long in coming
         self.streams.confirm(permit).map_err(|denial| answer::denied(&denial))?;
@@ -367,8 +362,20 @@ impl Gate {
             return Ok(Answered { reply, sessions: Vec::new(), endpoint: None });
         }
         let endpoint = if may_be_told_session { Endpoint::of(&reply.response) } else { None };
-        self.sessions.claim(&named, permit.grant().user());
+        if !self.sessions.claim(&named, permit.grant().user()) {
+            return Err(self.failed(&Failure::Invalid(NOT_HERS), hop));
+        }
         Ok(Answered { reply, sessions: named.into_keys(), endpoint })
+    }
+
+    /// What to answer when the upstream failed, if there is anybody left to hear it.
+    fn failed(&self, failure: &Failure, hop: &Hop) -> Option<Answer> {
+        self.upstream_counts.failed(failure);
+        if matches!(failure, Failure::ClientGone) {
+            return None;
+        }
+        tracing::warn!(request_id = hop.request_id.as_str(), error = %failure, "a request failed");
+        Some(answer::failed(failure))
     }
 
     /// Hands the upstream's answer on, together with the record that its end closes.

@@ -29,6 +29,9 @@ pub struct Sessions {
     owners: Cache<SessionKey, Arc<str>>,
 }
 
+/// Why an answer is not passed on that names a session which [`Sessions::claim`] does not grant.
+pub(super) const NOT_HERS: &str = "the MCP server gave out a session that is somebody else's";
+
 /// The most sessions that a request may name. Each may take a place in the table.
 const MOST: usize = 4;
 
@@ -96,14 +99,15 @@ impl Sessions {
     }
 
     /// The upstream accepted these sessions from `user`, or made one for her: hers they are, unless
-    /// they are somebody's already.
-    pub(super) fn claim(&self, named: &Named, user: &str) {
-        for session in &named.sessions {
+    /// they are somebody's already. Says whether all are hers: otherwise she must not hear of them.
+    #[must_use]
+    pub(super) fn claim(&self, named: &Named, user: &str) -> bool {
+        let owner = |session: &SessionKey| {
             // it may have been forgotten since it was looked up
-            if !self.owners.contains_key(session) {
-                self.owners.entry(*session).or_insert_with(|| user.into());
-            }
-        }
+            let insert = || self.owners.entry(*session).or_insert_with(|| user.into()).into_value();
+            self.owners.get(session).unwrap_or_else(insert)
+        };
+        named.sessions.iter().all(|session| *owner(session) == *user)
     }
 
     /// `user` has an answer open in these sessions, which is as good as a request of hers.
@@ -199,11 +203,7 @@ mod tests {
 
     /// Whether the user may name these sessions; the upstream accepts that.
     fn uses(sessions: &Sessions, named: &Named, user: &str) -> bool {
-        let may_use = sessions.may_use(named, user);
-        if may_use {
-            sessions.claim(named, user);
-        }
-        may_use
+        sessions.may_use(named, user) && sessions.claim(named, user)
     }
 
     #[test]
@@ -213,17 +213,17 @@ mod tests {
         let mut initialize = named(&HeaderMap::new(), "/mcp");
         assert!(sessions.may_use(&initialize, "alice"));
         assert_eq!(initialize.add(&in_header("s1")), Some(Sha256::digest("s1").into()));
-        sessions.claim(&initialize, "alice");
+        assert!(sessions.claim(&initialize, "alice"));
         assert!(uses(&sessions, &of("s1"), "alice"));
         assert!(!uses(&sessions, &of("s1"), "bob"));
-        sessions.claim(&of("s1"), "bob");
+        assert!(!sessions.claim(&of("s1"), "bob"));
         assert!(uses(&sessions, &of("s1"), "alice"), "who came first keeps it");
     }
 
     #[test]
     fn a_session_that_nobody_has_is_not_known_to_be_anybodys() {
         let sessions = sessions();
-        sessions.claim(&named(&in_header("hers"), "/mcp"), "alice");
+        assert!(sessions.claim(&named(&in_header("hers"), "/mcp"), "alice"));
         assert_eq!(sessions.are_known(&in_header("hers"), "alice"), Some(true));
         for (id, user) in [("hers", "bob"), ("new", "alice"), ("", "alice")] {
             assert_eq!(sessions.are_known(&in_header(id), user), Some(false), "{id}");
@@ -251,7 +251,7 @@ mod tests {
         assert!(uses(&sessions, &named, "alice"));
         sessions.owners.invalidate_all();
         assert_eq!(named.add(&in_header("s1")), None);
-        sessions.claim(&named, "alice");
+        assert!(sessions.claim(&named, "alice"));
         assert!(!uses(&sessions, &in_query("s1"), "bob"));
     }
 

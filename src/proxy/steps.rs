@@ -55,6 +55,5 @@ pub fn use_session(sessions: &Sessions, headers: &HeaderMap, uri: &Uri, user: &s
         return false;
     };
     named.add(answer);
-    sessions.claim(&named, user);
-    true
+    sessions.claim(&named, user)
 }

@@ -92,13 +92,17 @@ impl Streams {
         &self.lifetimes
     }
 
-    /// An answer says in its body which session it is in: that of the user by whose right it is open.
-    pub(super) fn claim(&self, named: Named, right: &mut Right, watched: Option<&Watched>) {
-        self.sessions.claim(&named, right.permit.grant().user());
+    /// An answer says in its body which session it is in: that of the user by whose right it is open, unless it is
+    /// somebody's already. Says whether it is hers.
+    #[must_use]
+    pub(super) fn claim(&self, named: Named, right: &mut Right, watched: Option<&Watched>) -> bool {
+        let are_hers = self.sessions.claim(&named, right.permit.grant().user());
         match watched {
+            _ if !are_hers => {}
             Some(watched) => locked(&watched.leash.0.sessions).extend(named.into_keys()),
             None => right.sessions.extend(named.into_keys()),
         }
+        are_hers
     }
 
     /// Ends every answer whose permit `directory` would no longer give.

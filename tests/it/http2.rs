@@ -310,7 +310,7 @@ fn no_space_around_a_value_makes_it_another_one() {
         assert_eq!(status, if session == "hers" { 404 } else { 400 }, "{session:?}");
     }
     assert_eq!(client.ask(get(&proxy, &bob).header("mcp-name", "tool ")).0.status, 400);
-    assert_eq!(client.ask(get(&proxy, &bob).header("mcp-name", "a tool")).0.status, 200);
+    assert_eq!(client.ask(get(&proxy, &alice).header("mcp-name", "a tool")).0.status, 200);
     assert_eq!(origin.received().len(), 2);
     assert_eq!(proxy.audit(9).iter().filter(|record| record["reason"] == "malformed_request").count(), 6);
 }

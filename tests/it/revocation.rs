@@ -2,14 +2,14 @@
 //! for a stream that opens in that very moment. Nobody else feels anything.
 
 use std::fs;
-use std::io::{BufReader, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Folder, Keep, Origin, Proxy, connect, eventually, get, post, read_chunk, read_head};
+use crate::harness::{Folder, Keep, Origin, Proxy, Received, connect, eventually, get, post, read_chunk, read_head};
 use crate::stage::{Line, Stage, staged};
 
 /// An origin whose every answer is a stream with one event, and then silence.
@@ -350,6 +350,62 @@ fn a_session_belongs_to_the_user_whose_stream_names_it() {
     let audit = proxy.audit(3);
     assert_eq!(audit[1]["reason"], "session_mismatch");
     assert!(audit.iter().all(|record| record["mcp_session"] == audit[1]["mcp_session"]), "{audit:?}");
+}
+
+#[test]
+fn a_session_of_somebody_else_that_the_upstream_gives_out_is_not_passed_on() {
+    // one event before the other, and the end of the stream with it or later
+    const STREAM: &str = "event: endpoint\r\ndata: /messages?sessionId=s-1\r\n\r\n";
+    let origin = Origin::scripted(|request: &Received, stream: &mut TcpStream| {
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n";
+        match request.request_line() {
+            line if line.contains("/whole") => {
+                write!(stream, "{head}content-length: {}\r\n\r\n{STREAM}", STREAM.len())?;
+            }
+            line if line.contains("/open") => {
+                write!(stream, "{head}transfer-encoding: chunked\r\n\r\n8\r\n: ping\n\n\r\n")?;
+                thread::sleep(Duration::from_millis(300));
+                write!(stream, "{:x}\r\n{STREAM}\r\n0\r\n\r\n", STREAM.len())?;
+            }
+            _ => write!(stream, "HTTP/1.1 200 OK\r\nmcp-session-id: s-1\r\ncontent-length: 2\r\n\r\n{{}}")?,
+        }
+        Ok(Keep::Open)
+    });
+    let folder = Folder::new();
+    let [alices, bobs] = ["alice", "bob"].map(|user| folder.token(user, &[]));
+    let proxy = folder.serve(&origin.url(), "");
+    let ask = |method: &str, target: &str, token: &str| {
+        let mut line = Line::to(&proxy.address);
+        let host = &proxy.address;
+        line.send(format!(
+            "{method} {target} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\nContent-Length: 0\r\n\
+             Connection: close\r\n\r\n"
+        ));
+        let mut all = Vec::new();
+        // it may end in the middle
+        let _ = line.reader().read_to_end(&mut all);
+        String::from_utf8(all).unwrap()
+    };
+    for (method, target) in [("GET", "/whole"), ("GET", "/open"), ("POST", "/mcp"), ("GET", "/mcp")] {
+        assert!(ask(method, target, &alices).contains("s-1"), "{method} {target}");
+        let bobs = ask(method, target, &bobs);
+        assert!(!bobs.contains("s-1"), "{bobs}");
+        assert_eq!(bobs.starts_with("HTTP/1.1 502"), target == "/mcp", "{bobs}");
+    }
+    let audit = proxy.audit(8);
+    for (record, (reason, ended)) in audit.iter().skip(1).step_by(2).zip([
+        ("ok", "upstream_failed"),
+        ("ok", "upstream_failed"),
+        ("upstream_invalid", "complete"),
+        ("upstream_invalid", "complete"),
+    ]) {
+        assert_eq!((&record["reason"], &record["ended"]), (&reason.into(), &ended.into()), "{record}");
+        // `printf s-1 | sha256sum`
+        assert_eq!(record["mcp_session"], "6a840baf5d8c3ff2");
+    }
+    let log = proxy.log();
+    let told = log.iter().filter(|entry| entry["error"].to_string().contains("session that is somebody else's"));
+    assert_eq!(told.count(), 4, "{log:?}");
 }
 
 #[test]
