@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
-use http::header::{COOKIE, HOST};
+use http::header::{ACCEPT, ACCEPT_ENCODING, COOKIE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -334,13 +334,17 @@ impl Gate {
     /// Reads of a request what has to be read, sends it upstream and judges the head of the answer. The error is what to answer instead, if there is anybody left to hear it.
     async fn forward(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         permit: &Permit,
         mut named: Named,
         hop: &Hop,
         record: &mut OpenRecord,
     ) -> Result<Answered, Option<Answer>> {
         let may_be_told_session = request.method() == Method::GET && named.first().is_none();
+        if may_be_told_session && asks_for_events(request.headers()) {
+            // what is compressed could not be read on its way back
+            request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
         let cleared = self.reading.clear(request, permit, record).await?;
         let (forward, screen) = self.rules.request(cleared, permit, hop)?;
         let meter = Arc::clone(forward.meter());
@@ -422,6 +426,13 @@ fn names_one_host<B>(request: &Request<B>) -> bool {
         (None, _) if request.version() == Version::HTTP_2 => request.uri().authority().is_some(),
         (None, _) => request.version() == Version::HTTP_10,
     }
+}
+
+/// Whether a client wants an event stream.
+fn asks_for_events(headers: &HeaderMap) -> bool {
+    const EVENTS: &[u8] = b"text/event-stream";
+    let is_events = |range: &[u8]| range.eq_ignore_ascii_case(EVENTS);
+    headers.get_all(ACCEPT).iter().any(|value| value.as_bytes().windows(EVENTS.len()).any(is_events))
 }
 
 fn is_forwardable(method: &Method) -> bool {

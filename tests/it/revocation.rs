@@ -353,6 +353,28 @@ fn a_session_belongs_to_the_user_whose_stream_names_it() {
 }
 
 #[test]
+fn a_stream_that_may_name_its_session_is_asked_for_without_compression() {
+    let (origin, folder) = (Origin::plain(), Folder::new());
+    let token = folder.token("alice", &[]);
+    let proxy = folder.serve(&origin.url(), "");
+    let (events, both) = ("Accept: text/event-stream", "Accept: application/json, Text/Event-Stream;q=0.5");
+    let cases = [
+        ("GET", events, "identity"),
+        ("GET", both, "identity"),
+        ("GET", "Accept: text/html", "gzip"),
+        ("GET", "Accept: text/event-stream\r\nMcp-Session-Id: s1", "gzip"),
+        ("POST", both, "gzip"),
+    ];
+    for (method, fields, _) in cases {
+        let request = get(&token, &format!("{fields}\r\nAccept-Encoding: gzip\r\nContent-Length: 0\r\n"));
+        assert_eq!(proxy.ask(&request.replacen("GET", method, 1)).status, 200);
+    }
+    for (received, case) in origin.received().iter().zip(cases) {
+        assert_eq!(received.values("accept-encoding"), [case.2], "{case:?}");
+    }
+}
+
+#[test]
 fn a_session_of_somebody_else_that_the_upstream_gives_out_is_not_passed_on() {
     // one event before the other, and the end of the stream with it or later
     const STREAM: &str = "event: endpoint\r\ndata: /messages?sessionId=s-1\r\n\r\n";
