@@ -131,13 +131,23 @@ impl Screen {
         if !self.edits {
             return Ok(());
         }
-        let valid = text.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+        let text = begun(text).ok_or(UNREADABLE)?;
         let mut lists = self.lists();
         // it is cut, so it cannot be read to its end
-        let _ = lists.filter(valid);
+        let _ = lists.filter(text);
         // in a batch, behind an answer that is large, there may be another one
-        let is_batch = valid.trim_ascii_start().starts_with('[');
+        let is_batch = text.trim_ascii_start().starts_with('[');
         if self.asked == Asked::List || is_batch || lists.found() { Err(TOO_LARGE) } else { Ok(()) }
+    }
+
+    /// The same of an event, which may have no data so far.
+    fn check_begun_event(&self, event: &[u8]) -> Result<(), &'static str> {
+        if !self.edits {
+            return Ok(());
+        }
+        let event = begun(event).ok_or(UNREADABLE)?;
+        let data = sse::data(event.as_bytes()).unwrap_or_default();
+        if data.trim().is_empty() { Err(TOO_LARGE) } else { self.check_begun(data.as_bytes()) }
     }
 
     fn lists(&self) -> Lists<impl FnMut(&Item<'_>) -> bool> {
@@ -183,6 +193,15 @@ impl Screen {
         }
         let changed = self.filtered(data.as_bytes())?;
         Ok(changed.map_or(event.clone(), |changed| sse::with_data(&event, &changed)))
+    }
+}
+
+/// The beginning of a text, without the character that it was cut in; none if it is no text.
+fn begun(bytes: &[u8]) -> Option<&str> {
+    match str::from_utf8(bytes) {
+        Ok(text) => Some(text),
+        Err(error) if error.error_len().is_none() => bytes.utf8_chunks().next().map(|chunk| chunk.valid()),
+        Err(_) => None,
     }
 }
 
@@ -302,7 +321,7 @@ impl Stream {
     fn check_begun(&self) -> Result<(), &'static str> {
         let begun = self.pieces.begun();
         match self.pieces {
-            Pieces::Events(_) => self.screen.check_begun(sse::data(begun).as_deref().unwrap_or_default().as_bytes()),
+            Pieces::Events(_) => self.screen.check_begun_event(begun),
             Pieces::Texts(_) => self.screen.check_begun(begun),
         }
     }

@@ -616,6 +616,78 @@ fn a_list_behind_something_large_in_a_batch_is_not_passed_on() {
     }
 }
 
+const SMALL: &str = "[limits]\ninspect_answer = \"1KiB\"\n";
+
+/// What comes of an answer in two chunks that do not come together, and whether it ends as it should.
+fn in_two(more: &str, kind: &'static str, parts: [&[u8]; 2], request: impl FnOnce(&str) -> String) -> (String, bool) {
+    let parts = parts.map(<[u8]>::to_vec);
+    let origin = Origin::scripted(move |_: &Received, stream: &mut TcpStream| {
+        write!(stream, "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n")?;
+        for part in &parts {
+            write!(stream, "{:x}\r\n", part.len())?;
+            stream.write_all(part)?;
+            stream.write_all(b"\r\n")?;
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        stream.write_all(b"0\r\n\r\n")?;
+        Ok(Keep::Open)
+    });
+    let ruled = ruled_before(origin, &format!("{POLICY}{more}"));
+    let mut line = Line::to(&ruled.proxy.address);
+    line.send(request(&ruled.reader).replacen("\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1));
+    line.answer_head();
+    let mut came = Vec::new();
+    let ended = loop {
+        match crate::harness::read_chunk(line.reader()) {
+            Ok(Some(chunk)) => came.extend(chunk),
+            end => break end.is_ok(),
+        }
+    };
+    (String::from_utf8_lossy(&came).into_owned(), ended)
+}
+
+fn opened(token: &str) -> String {
+    get(token, "")
+}
+
+#[test]
+fn a_list_behind_something_large_is_not_passed_on_wherever_the_chunks_end() {
+    let (x, list) = ("x".repeat(1100), r#"{"result":{"tools":[{"name":"drop_a"}]}}"#);
+    let named = format!("data: {{\"result\":{{\"tools\":[{{\"name\":\"drop_a\",\"title\":\"{x}é");
+    let events: [(&[u8], Vec<u8>); 5] = [
+        // within the last character
+        (&named.as_bytes()[..named.len() - 1], [&b"\xa9"[..], b"\"}]}}\n\n"].concat()),
+        (b": ", format!("\ndata: {list}\n\n").into()),
+        (b"id: 1\nid: ", format!("\ndata: {list}\n\n").into()),
+        (b"data:\ndata: ", format!("\ndata: {list}\n\n").into()),
+        (b"data: {\"a\":\"\xff\",\"result\":{\"tools\":[{\"name\":\"drop_a\",\"title\":\"", b"\"}]}}\n\n".to_vec()),
+    ];
+    for (at, (first, second)) in events.into_iter().enumerate() {
+        let filler = if at == 3 { " ".repeat(1100) } else { x.clone() };
+        let first = if at == 0 { first.to_vec() } else { [first, filler.as_bytes()].concat() };
+        let (came, ended) = in_two(SMALL, "text/event-stream", [&first, &second], opened);
+        assert!(!came.contains("drop_a") && !ended, "{at}: {came}");
+    }
+}
+
+#[test]
+fn what_is_large_and_no_list_passes_wherever_the_chunks_end() {
+    let large = format!("{{\"result\":{{\"content\":[\"{}é", "x".repeat(1100));
+    let list = r#"{"result":{"tools":[{"name":"drop_a"},{"name":"echo"}]}}"#;
+    for (kind, before, after, end) in [
+        ("text/event-stream", "data: ", "\n\ndata: ", "\n\n"),
+        ("text/event-stream", ": x\nid: 1\ndata: ", "\n\ndata: ", "\n\n"),
+        ("text/event-stream", "data: hello ", "\n\ndata: ", "\n\n"),
+    ] {
+        let first = format!("{before}{large}");
+        let (first, cut) = first.as_bytes().split_at(first.len() - 1);
+        let second = [cut, format!("\"]}}}}{after}{list}{end}").as_bytes()].concat();
+        let (came, ended) = in_two(SMALL, kind, [first, &second], opened);
+        assert!(came.contains(&large) && came.contains("echo"), "{before:?}: {came}");
+        assert!(!came.contains("drop_a") && ended, "{before:?}: {came}");
+    }
+}
+
 #[test]
 fn a_list_that_cannot_be_read_is_not_passed_on() {
     for (headers, body) in [
