@@ -21,7 +21,8 @@ impl Texts {
         self.buffer.extend_from_slice(chunk);
     }
 
-    /// The next piece that is whole: an array or an object to its end, or anything else to a white space.
+    /// The next piece that is whole: an array, an object or a string to its end, or anything else to a white space.
+    /// What no string may have ends a piece as well, for behind it nobody can tell what is in a string.
     pub fn next_text(&mut self) -> Option<Bytes> {
         while let Some(byte) = self.buffer.get(self.seen).copied() {
             self.seen += 1;
@@ -38,8 +39,11 @@ impl Texts {
         if self.in_string {
             let escaped = std::mem::take(&mut self.escaped);
             self.escaped = byte == b'\\' && !escaped;
-            self.in_string = byte != b'"' || escaped;
-            return false;
+            self.in_string = (byte != b'"' || escaped) && byte >= b' ';
+            if byte < b' ' {
+                self.depth = 0;
+            }
+            return !self.in_string && self.depth == 0;
         }
         match byte {
             b'"' => self.in_string = true,
@@ -88,11 +92,23 @@ mod tests {
 
     #[test]
     fn a_text_is_whole_wherever_its_chunks_end() {
-        let body = "{\"a\":[\"}\\\"\\\\\",{}]}\n[{}] 3 {\n\"b\": 1}\"{\"";
+        let body = "{\"a\":[\"}\\\"\\\\\",{}]}\n[{}] 3 {\n\"b\": 1}\"{\"{}[{";
         for chunk in [1, 2, 3, 1000] {
             let (found, rest) = texts(body, chunk);
-            let expected = ["{\"a\":[\"}\\\"\\\\\",{}]}", "\n", "[{}]", " ", "3 ", "{\n\"b\": 1}"];
-            assert_eq!((found, &*rest), (expected.map(str::to_owned).to_vec(), "\"{\""), "{chunk}");
+            let expected = ["{\"a\":[\"}\\\"\\\\\",{}]}", "\n", "[{}]", " ", "3 ", "{\n\"b\": 1}", "\"{\"", "{}"];
+            assert_eq!((found, &*rest), (expected.map(str::to_owned).to_vec(), "[{"), "{chunk}");
+        }
+    }
+
+    #[test]
+    fn a_string_that_is_none_hides_nothing_behind_it() {
+        for control in ["\n", "\r", "\0", "\u{1f}", "\\\n"] {
+            let body = format!("[{{\"a\":\"b{control}{{\"c\":\"\\\"\"}}");
+            for chunk in [1, 2, 1000] {
+                let (found, rest) = texts(&body, chunk);
+                assert_eq!((found[0].clone(), &*rest), (format!("[{{\"a\":\"b{control}"), ""), "{control:?}");
+                assert_eq!(found[1..], ["{\"c\":\"\\\"\"}"], "{control:?}");
+            }
         }
     }
 

@@ -126,7 +126,7 @@ impl Screen {
         }
     }
 
-    /// Whether the beginning of something too large to be held back may pass.
+    /// Whether the beginning of something too large to be held back may pass: that of a message, and of no list.
     fn check_begun(&self, text: &[u8]) -> Result<(), &'static str> {
         if !self.edits {
             return Ok(());
@@ -135,9 +135,9 @@ impl Screen {
         let mut lists = self.lists();
         // it is cut, so it cannot be read to its end
         let _ = lists.filter(text);
-        // in a batch, behind an answer that is large, there may be another one
-        let is_batch = text.trim_ascii_start().starts_with('[');
-        if self.asked == Asked::List || is_batch || lists.found() { Err(TOO_LARGE) } else { Ok(()) }
+        // in a batch, behind an answer that is large, there may be another one, and behind white space anything
+        let is_message = text.trim_ascii_start().starts_with('{');
+        if self.asked == Asked::List || !is_message || lists.found() { Err(TOO_LARGE) } else { Ok(()) }
     }
 
     /// The same of an event, which may have no data so far.
@@ -147,7 +147,11 @@ impl Screen {
         }
         let event = begun(event).ok_or(UNREADABLE)?;
         let data = sse::data(event.as_bytes()).unwrap_or_default();
-        if data.trim().is_empty() { Err(TOO_LARGE) } else { self.check_begun(data.as_bytes()) }
+        match data.trim_start().chars().next() {
+            // no message, however it ends
+            Some(first) if self.asked != Asked::List && !matches!(first, '{' | '[') => Ok(()),
+            _ => self.check_begun(data.as_bytes()),
+        }
     }
 
     fn lists(&self) -> Lists<impl FnMut(&Item<'_>) -> bool> {
@@ -317,6 +321,13 @@ impl Stream {
         }
     }
 
+    /// The end of a piece whose beginning has passed. That was a message, which ends with its bracket, and was no
+    /// message if it ends otherwise.
+    fn pass_end(&self, piece: Bytes) -> Result<Bytes, &'static str> {
+        let is_odd = matches!(self.pieces, Pieces::Texts(_)) && !piece.ends_with(b"}");
+        if is_odd && self.screen.edits { Err(UNREADABLE) } else { Ok(piece) }
+    }
+
     /// Whether the beginning of a piece too large to be held back may pass.
     fn check_begun(&self) -> Result<(), &'static str> {
         let begun = self.pieces.begun();
@@ -333,7 +344,7 @@ impl Stream {
         }
         let mut out = BytesMut::new();
         while let Some(piece) = self.pieces.next() {
-            let passed = if std::mem::take(&mut self.through) { Ok(piece) } else { self.pass(piece) };
+            let passed = if std::mem::take(&mut self.through) { self.pass_end(piece) } else { self.pass(piece) };
             match passed {
                 Ok(piece) if out.is_empty() && self.pieces.begun().is_empty() => return Ok(piece),
                 Ok(piece) => out.extend_from_slice(&piece),

@@ -668,6 +668,22 @@ fn a_list_behind_something_large_is_not_passed_on_wherever_the_chunks_end() {
         let (came, ended) = in_two(SMALL, "text/event-stream", [&first, &second], opened);
         assert!(!came.contains("drop_a") && !ended, "{at}: {came}");
     }
+    let listed = format!("{list}\n");
+    for (first, second) in [
+        (format!("\"{x}"), format!("\"{listed}")),
+        (format!("\"{x}"), listed.clone()),
+        (format!("1{}", "0".repeat(1100)), listed.clone()),
+        (format!("{{\"a\":\"{x}"), format!("\n{listed}")),
+        (format!("{{\"a\":[\"{x}\""), format!("]]{listed}")),
+    ] {
+        let (came, _) = in_two(SMALL, "application/json", [first.as_bytes(), second.as_bytes()], opened);
+        assert!(!came.contains("drop_a"), "{}…{second}: {came}", &first[..9]);
+    }
+    // a single answer, which is no stream
+    let (came, _) = in_two(SMALL, "application/json", [" ".repeat(1100).as_bytes(), list.as_bytes()], |token| {
+        post(token, &call_of("echo"))
+    });
+    assert!(!came.contains("drop_a"));
 }
 
 #[test]
@@ -678,6 +694,7 @@ fn what_is_large_and_no_list_passes_wherever_the_chunks_end() {
         ("text/event-stream", "data: ", "\n\ndata: ", "\n\n"),
         ("text/event-stream", ": x\nid: 1\ndata: ", "\n\ndata: ", "\n\n"),
         ("text/event-stream", "data: hello ", "\n\ndata: ", "\n\n"),
+        ("application/json", "\n ", "", "\n"),
     ] {
         let first = format!("{before}{large}");
         let (first, cut) = first.as_bytes().split_at(first.len() - 1);
