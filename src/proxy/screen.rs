@@ -232,7 +232,7 @@ enum Kind {
     Stream(Box<Stream>),
 }
 
-/// An answer that goes on.
+/// An answer that goes on. What is not changed passes at once, and a copy of it is looked at.
 #[derive(Debug)]
 struct Stream {
     body: Arriving,
@@ -371,6 +371,8 @@ impl Stream {
             let out = self.ready().map_err(Broken::Screened);
             match out {
                 Ok(out) if out.is_empty() => {}
+                // it has passed already
+                _ if !self.screen.edits => {}
                 out => return Poll::Ready(Some(out)),
             }
             let waiting = if self.through { 0 } else { self.pieces.begun().len() };
@@ -383,8 +385,12 @@ impl Stream {
             }
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.pieces.push(&data);
+                    let Ok(data) = frame.into_data() else { continue };
+                    self.pieces.push(&data);
+                    if !self.screen.edits {
+                        // what is said in it is known before anybody can act on it
+                        let _ = self.ready();
+                        return Poll::Ready(Some(Ok(data)));
                     }
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(Broken::Upstream(error)))),
@@ -392,7 +398,7 @@ impl Stream {
                     let rest = self.pieces.rest();
                     let rest = if self.through { Ok(rest) } else { self.pass(rest) };
                     return match rest {
-                        Ok(rest) if rest.is_empty() => Poll::Ready(None),
+                        Ok(rest) if rest.is_empty() || !self.screen.edits => Poll::Ready(None),
                         rest => Poll::Ready(Some(rest.map_err(Broken::Screened))),
                     };
                 }

@@ -706,6 +706,52 @@ fn what_is_large_and_no_list_passes_wherever_the_chunks_end() {
 }
 
 #[test]
+fn while_a_policy_is_tried_streams_pass_as_they_come_and_are_read() {
+    let (origin, folder, _, _) = staged("");
+    let token = folder.token("bob", &["--scope", "mcp:read"]);
+    let policy = format!("[policy]\nmode = \"report\"\n[scopes.\"mcp:read\"]\nread_only = true\n{SMALL}");
+    let proxy = folder.serve(&origin.url(), &policy);
+    let large = format!("[\"{}\",", "x".repeat(1100));
+    let tool = |name: &str| format!("{{\"name\":\"{name}\",\"annotations\":{{\"readOnlyHint\":true}}}}");
+    let list = format!("{{\"result\":{{\"tools\":[{}", tool("get_a"));
+    for (kind, sent) in [
+        ("application/json", ["[\n{\"a\":1},\n", "{\"a\":2},\n", &large]),
+        ("application/json", [&list, "]", "}}"]),
+        ("text/event-stream", ["data: [\ndata: {\"", "a\":2}\n", &large]),
+        ("text/event-stream", ["data: \u{feff}", "\n\n", "data: {\"result\":{\"tools\":["]),
+    ] {
+        let mut client = Line::to(&proxy.address);
+        client.send(get(&token, "Connection: close\r\n"));
+        let mut line = origin.accept();
+        line.request();
+        line.send(format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n"));
+        client.answer_head();
+        for part in sent {
+            line.send_chunk(part);
+            let mut came = String::new();
+            while came.len() < part.len() {
+                came += &client.chunk();
+            }
+            assert_eq!(came, part);
+        }
+        line.send_chunk("");
+        assert!(client.end_of_chunks(), "{kind} {sent:?}");
+    }
+    // what came in pieces is known all the same
+    for (name, known) in [("get_a", true), ("get_b", false)] {
+        let body = call_of(name);
+        let mut client = Line::to(&proxy.address);
+        client.send(post(&token, &body));
+        let mut line = origin.accept();
+        line.request();
+        line.bytes(body.len());
+        line.send("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}");
+        let record = proxy.record_of(&client.answer());
+        assert_eq!(record.get("policy").is_none(), known, "{name}: {record}");
+    }
+}
+
+#[test]
 fn a_list_that_cannot_be_read_is_not_passed_on() {
     for (headers, body) in [
         ("content-type: application/json", "{\"result\":{\"tools\":[".to_owned()),
