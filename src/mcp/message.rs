@@ -17,6 +17,8 @@ pub const MAX_BATCH: usize = 100;
 pub const MAX_NAME: usize = 8192;
 /// How many resources a body may subscribe to: each is judged by itself.
 pub const MAX_SUBSCRIPTIONS: usize = 100;
+/// How many bytes the URIs of a body may have together: every rule is held against each.
+pub const MAX_URIS: usize = 64 * 1024;
 /// The longest id of a request in bytes.
 const MAX_ID: usize = 256;
 
@@ -59,6 +61,9 @@ pub enum Unreadable {
     /// More resources than are judged at once.
     #[error("it subscribes to more than {MAX_SUBSCRIPTIONS} resources")]
     ManySubscriptions,
+    /// More of URIs than is judged at once.
+    #[error("its URIs have more than {MAX_URIS} bytes together")]
+    LongUris,
 }
 
 /// What a message is.
@@ -167,20 +172,26 @@ impl<'t> Body<'t> {
         }
         let mut reader = Reader::new(text, MAX_DEPTH);
         let mut messages = Vec::with_capacity(1);
+        let (mut subscriptions, mut uris) = (0, 0);
+        let mut take = |reader: &mut Reader<'t>| {
+            if messages.len() == MAX_BATCH {
+                return Err(Unreadable::LargeBatch);
+            }
+            let message = read_message(reader)?;
+            subscriptions += message.subscriptions.len();
+            let length = |call| if let Call::Resource(uri) = call { uri.len() } else { 0 };
+            uris += message.calls().map(length).sum::<usize>();
+            messages.push(message);
+            if subscriptions > MAX_SUBSCRIPTIONS {
+                return Err(Unreadable::ManySubscriptions);
+            }
+            if uris > MAX_URIS { Err(Unreadable::LongUris) } else { Ok(()) }
+        };
         let is_batch = reader.peek()? == b'[';
         if is_batch {
-            let mut subscriptions = 0;
-            reader.items(|reader| {
-                if messages.len() == MAX_BATCH {
-                    return Err(Unreadable::LargeBatch);
-                }
-                let message = read_message(reader)?;
-                subscriptions += message.subscriptions.len();
-                messages.push(message);
-                if subscriptions > MAX_SUBSCRIPTIONS { Err(Unreadable::ManySubscriptions) } else { Ok(()) }
-            })?;
+            reader.items(take)?;
         } else {
-            messages.push(read_message(&mut reader)?);
+            take(&mut reader)?;
         }
         reader.end()?;
         if messages.is_empty() { Err(Unreadable::EmptyBatch) } else { Ok(Self { messages, is_batch }) }
@@ -387,6 +398,14 @@ mod tests {
         let two = |count| format!("[{},{}]", listen(MAX_SUBSCRIPTIONS), listen(count));
         assert!(Body::read(two(0).as_bytes()).is_ok());
         assert_eq!(Body::read(two(1).as_bytes()), Err(Unreadable::ManySubscriptions));
+        let long = |uri: &str, rest: usize| {
+            let uris = vec![format!("\"{uri}\""); MAX_URIS / uri.len()].join(",");
+            let read = format!(r#"{{"method":"resources/read","params":{{"uri":"{}"}}}}"#, "r".repeat(rest));
+            let params = format!(r#"{{"notifications":{{"resourceSubscriptions":[{uris}]}}}}"#);
+            format!(r#"[{read},{{"method":"subscriptions/listen","params":{params}}}]"#)
+        };
+        assert!(Body::read(long(&"u".repeat(1024), 0).as_bytes()).is_ok());
+        assert_eq!(Body::read(long(&"u".repeat(1024), 1).as_bytes()), Err(Unreadable::LongUris));
         let named = |length| format!(r#"{{"method":"tools/call","params":{{"name":"{}"}}}}"#, "n".repeat(length));
         assert!(Body::read(named(MAX_NAME).as_bytes()).is_ok());
         assert_eq!(Body::read(named(MAX_NAME + 1).as_bytes()), Err(Unreadable::Odd("name")));

@@ -11,6 +11,6 @@ mod texts;
 pub use json::{JsonError, Reader};
 pub use list::{Item, Lists};
 pub use message::{
-    Body, Call, Kind, MAX_BATCH, MAX_DEPTH, MAX_NAME, MAX_SUBSCRIPTIONS, META_VERSION, Message, Unreadable,
+    Body, Call, Kind, MAX_BATCH, MAX_DEPTH, MAX_NAME, MAX_SUBSCRIPTIONS, MAX_URIS, META_VERSION, Message, Unreadable,
 };
 pub use texts::Texts;

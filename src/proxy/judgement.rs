@@ -1,6 +1,8 @@
 //! The judgement on a body that was read: whether it can be read in one way only, whether the headers
 //! agree with it, and whether its caller may do what it asks for.
 
+use std::borrow::Cow;
+
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::request::Parts;
@@ -40,11 +42,14 @@ impl Case<'_> {
             return Err(Objection::unreadable_coding());
         }
         let mut body = Body::read(bytes).map_err(Objection::unreadable)?;
-        for message in &mut body.messages {
+        for Message { subscriptions, .. } in &mut body.messages {
             // of several resources the record names the first: one that is denied, if there is any
-            message
-                .subscriptions
-                .sort_by_cached_key(|uri| self.rule_against(Call::Resource(uri), self.calls).is_none());
+            let is_denied = |uri: &Cow<'_, str>| self.rule_against(Call::Resource(uri), self.calls).is_some();
+            if subscriptions.len() > 1
+                && let Some(denied) = subscriptions.iter().position(is_denied)
+            {
+                subscriptions.swap(0, denied);
+            }
         }
         record.note(|facts| {
             let read = McpFacts::of_body(&body, self.arguments).after(facts.mcp.take());
@@ -75,7 +80,8 @@ impl Case<'_> {
     }
 
     fn denied<'m>(&'m self, message: &'m Message<'_>, calls: Calls<'m>) -> Verdict<'m> {
-        message.calls().find_map(|call| Some((call, self.rule_against(call, calls)?)))
+        // the method, and of several resources the first: the others are denied only if that one is
+        message.calls().take(2).find_map(|call| Some((call, self.rule_against(call, calls)?)))
     }
 
     fn rule_against<'g>(&self, call: Call<'_>, calls: Calls<'g>) -> Option<Rule<'g>> {
