@@ -20,7 +20,7 @@ use super::tap::is_json;
 use super::upstream::{Arriving, Failure};
 use crate::access::{Calls, Narrowing, Permit};
 use crate::mcp::sse::{self, Events};
-use crate::mcp::{Call, Item, Lists, Texts};
+use crate::mcp::{Call, Item, Lists, MAX_NAME, Texts};
 
 /// How one caller's answers are looked through.
 #[derive(Debug)]
@@ -159,7 +159,10 @@ impl Screen {
         Lists::new(move |item: &Item<'_>| {
             let (call, read_only) = match item {
                 Item::Tool { name, read_only } => {
-                    self.marks.learn(name, *read_only);
+                    // nobody can call one with a longer name
+                    if name.len() <= MAX_NAME {
+                        self.marks.learn(name, *read_only);
+                    }
                     (Call::Tool(name), *read_only)
                 }
                 Item::Resource(uri) | Item::Template(uri) => (Call::Resource(uri), false),
