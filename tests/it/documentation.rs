@@ -287,7 +287,10 @@ fn tests() -> BTreeSet<String> {
             let text = fs::read_to_string(&path).unwrap();
             let module = path.strip_prefix(&root).unwrap().with_extension("").display().to_string();
             let module = module.trim_end_matches("/mod").replace('/', "::");
-            let inside = text.split_once("mod tests {").map_or("", |(_, inside)| inside);
+            let (module, inside) = match module.strip_suffix("::tests") {
+                Some(module) => (module, text.as_str()),
+                None => (module.as_str(), text.split_once("mod tests {").map_or("", |(_, inside)| inside)),
+            };
             let functions = inside.split("#[test]\n").chain(inside.split("#[tokio::test]\n")).filter_map(|after| {
                 let line = after.lines().next()?.trim_start().trim_start_matches("async ");
                 line.strip_prefix("fn ")?.split('(').next()
