@@ -95,11 +95,14 @@ fn with_refuse_nothing_is_forwarded_while_the_log_cannot_be_written() {
     ask(&proxy, &token, 1, 200);
     proxy.signal("TERM");
     assert!(proxy.wait().success());
-    // what was written when the directory went is gone with it; nothing that came later is
+    // what was written before the directory went is gone with it, unless the server was just looking what had become of
+    // its last record; nothing that came later is
     let reasons: Vec<_> =
         parse(&folder.read("log/audit.jsonl")).iter().map(|record| record["reason"].clone()).collect();
-    let unavailable = reasons.iter().filter(|reason| *reason == "audit_unavailable").count();
-    assert_eq!((reasons.len(), unavailable), (6, 4), "{reasons:?}");
+    let first = reasons.iter().position(|reason| reason != "ok").unwrap();
+    assert!((1..=4).contains(&first), "{reasons:?}");
+    let later = ["audit_unavailable", "audit_unavailable", "audit_unavailable", "audit_unavailable", "ok"];
+    assert_eq!(reasons[first..], later, "{reasons:?}");
 }
 
 #[test]
