@@ -61,18 +61,9 @@ pub fn check(headers: &HeaderMap, body: &Body<'_>) -> Result<(), Mismatch> {
     Ok(())
 }
 
-/// The headers that repeat a body, if they name its method or what it is about.
-pub fn repeating(headers: &HeaderMap) -> Option<HeaderMap> {
-    if ![MCP_METHOD, MCP_NAME].iter().any(|name| headers.contains_key(name)) {
-        return None;
-    }
-    let mut repeating = HeaderMap::new();
-    for name in [MCP_METHOD, MCP_NAME, MCP_PROTOCOL_VERSION] {
-        for value in headers.get_all(&name) {
-            repeating.append(&name, value.clone());
-        }
-    }
-    Some(repeating)
+/// Whether the headers repeat of the body what it asks for, or of what.
+pub fn repeat(headers: &HeaderMap) -> bool {
+    headers.contains_key(MCP_METHOD) || headers.contains_key(MCP_NAME)
 }
 
 /// What the headers say of the message, for who cannot read the body.

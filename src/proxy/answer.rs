@@ -11,7 +11,6 @@ use serde_json::json;
 
 use super::upstream::Failure;
 use crate::access::Denial;
-use crate::mcp::headers::Mismatch;
 use crate::verdict::Reason;
 
 /// An answer in the making: the status, the reason for the log, the text for people.
@@ -27,8 +26,6 @@ pub(super) struct Answer {
 pub(super) const INVALID_REQUEST: i32 = -32600;
 /// JSON-RPC 2.0, section 5.1: the first of the codes that implementations may define.
 pub(super) const SERVER_ERROR: i32 = -32000;
-/// MCP 2026-07-28: a header does not say what the body says.
-const HEADER_MISMATCH: i32 = -32020;
 
 /// Room for a usual body, in bytes.
 const USUAL: usize = 256;
@@ -277,7 +274,6 @@ pub(super) fn failed(failure: &Failure) -> Answer {
         Failure::BodyTooLarge => return body_too_large(),
         Failure::BodyStalled => return body_stalled(),
         Failure::BodyBroken | Failure::ClientGone => return unread_body(),
-        Failure::Mismatch(why) => return mismatch(*why),
     };
     Answer::new(status, reason, message)
 }
@@ -298,11 +294,6 @@ fn body_stalled() -> Answer {
     let message = "the request body was too long in coming: send it again, or ask the operator to raise timeouts.body";
     // the rest of it may still come
     Answer::new(StatusCode::REQUEST_TIMEOUT, Reason::ClientTimeout, message).with(CONNECTION, "close")
-}
-
-/// Headers that say something else than the body.
-pub(super) fn mismatch(why: Mismatch) -> Answer {
-    Answer::rpc(StatusCode::BAD_REQUEST, Reason::MalformedRequest, HEADER_MISMATCH, &why.to_string())
 }
 
 fn unread_body() -> Answer {

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -15,7 +15,6 @@ use hyper::body::Incoming;
 use super::pace::Pace;
 use super::tap::Tap;
 use crate::audit::{McpFacts, OpenRecord};
-use crate::mcp::headers::Mismatch;
 
 /// The body of a request on its way to the upstream.
 #[derive(Debug)]
@@ -48,7 +47,6 @@ pub(super) struct Meter {
     bytes: AtomicU64,
     state: AtomicU8,
     facts: Mutex<Option<McpFacts>>,
-    mismatch: OnceLock<Mismatch>,
 }
 
 /// A body starts at 0: still to come.
@@ -86,11 +84,6 @@ impl Meter {
         self.state.load(Ordering::Acquire) == STALLED
     }
 
-    /// The header that says something else than the body, if there is one and the body was read.
-    pub(super) fn mismatch(&self) -> Option<Mismatch> {
-        self.mismatch.get().copied()
-    }
-
     /// What was read in it for the record, once, when all of it has passed.
     pub(super) fn tell(&self, record: &mut OpenRecord) {
         if let Some(facts) = self.facts.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -115,9 +108,6 @@ pub enum InboundError {
     /// The client broke off.
     #[error("the request body broke off")]
     Broken(#[source] hyper::Error),
-    /// The headers say something else.
-    #[error(transparent)]
-    Mismatch(Mismatch),
 }
 
 impl Inbound {
@@ -131,7 +121,7 @@ impl Inbound {
         let begun = begun.filter(|begun| !begun.is_empty());
         let body = body.filter(|body| !body.is_end_stream());
         let mut inbound = Self { begun, body, bounds, pace: Pace::new(&bounds), meter: Arc::default(), tap };
-        inbound.note_whole();
+        inbound.note_end();
         inbound
     }
 
@@ -150,26 +140,19 @@ impl Inbound {
         if let Some(tap) = &mut self.tap {
             tap.keep(&data);
         }
-        self.end()?;
+        self.note_end();
         Ok(Frame::data(data))
     }
 
-    /// Reads what has passed, if it is all.
-    fn end(&mut self) -> Result<(), InboundError> {
-        if self.is_end_stream()
-            && let Some((facts, agreement)) = self.tap.take().and_then(|tap| tap.read())
-        {
+    /// Notes that all has passed, if it has.
+    fn note_end(&mut self) {
+        if !self.is_end_stream() {
+            return;
+        }
+        if let Some(facts) = self.tap.take().and_then(|tap| tap.read()) {
             *self.meter.facts.lock().unwrap_or_else(PoisonError::into_inner) = Some(facts);
-            agreement.map_err(|mismatch| InboundError::Mismatch(*self.meter.mismatch.get_or_init(|| mismatch)))?;
         }
-        self.note_whole();
-        Ok(())
-    }
-
-    fn note_whole(&mut self) {
-        if self.is_end_stream() {
-            self.meter.set(WHOLE);
-        }
+        self.meter.set(WHOLE);
     }
 }
 
@@ -197,7 +180,8 @@ impl Body for Inbound {
             };
             let Some(frame) = frame else {
                 self.body = None;
-                return Poll::Ready(self.end().err().map(Err));
+                self.note_end();
+                return Poll::Ready(None);
             };
             let frame = frame.map_err(|error| {
                 self.meter.set(if is_malformed(&error) { BROKEN } else { LEFT });

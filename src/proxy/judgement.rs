@@ -3,14 +3,15 @@
 
 use std::borrow::Cow;
 
-use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::request::Parts;
+use http::{HeaderMap, Method};
 
 use super::answer::{self, Answer};
 use super::hints::Hints;
 use super::objection::{Objection, Verdict};
 use super::sessions;
+use super::tap::is_json;
 use crate::access::{Calls, DeniedAs, Narrowing, Rule, X_MCP_EXCLUDE_TOOLS, X_MCP_READONLY, X_MCP_TOOLS};
 use crate::audit::{Arguments, McpFacts, OpenRecord};
 use crate::mcp::{Body, Call, Message, headers};
@@ -41,7 +42,8 @@ impl Case<'_> {
         if !is_plainly_coded(&self.head.headers) {
             return Err(Objection::unreadable_coding());
         }
-        let mut body = Body::read(bytes).map_err(Objection::unreadable)?;
+        let always = headers::repeat(&self.head.headers);
+        let mut body = Body::read(bytes).map_err(|why| Objection::unreadable(why).always(always))?;
         for Message { subscriptions, .. } in &mut body.messages {
             // of several resources the record names the first: one that is denied, if there is any
             let is_denied = |uri: &Cow<'_, str>| self.rule_against(Call::Resource(uri), self.calls).is_some();
@@ -51,11 +53,8 @@ impl Case<'_> {
                 subscriptions.swap(0, denied);
             }
         }
-        record.note(|facts| {
-            let read = McpFacts::of_body(&body, self.arguments).after(facts.mcp.take());
-            facts.mcp = Some(Box::new(read));
-        });
-        headers::check(&self.head.headers, &body).map_err(Objection::mismatch)?;
+        note(&body, self.arguments, record);
+        headers::check(&self.head.headers, &body).map_err(|why| Objection::mismatch(why).always(always))?;
         if let Some(objection) = self.against(&body, self.calls.enforced()) {
             return Err(objection);
         }
@@ -87,6 +86,34 @@ impl Case<'_> {
     fn rule_against<'g>(&self, call: Call<'_>, calls: Calls<'g>) -> Option<Rule<'g>> {
         calls.decide(call, self.narrowing, |tool| self.hints.says_read_only(self.head.uri.path(), tool)).err()
     }
+}
+
+/// Whether headers that repeat a body can be compared with it.
+pub(super) fn is_comparable(head: &Parts) -> bool {
+    let content_type = || head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    head.method == Method::POST
+        && headers::repeat(&head.headers)
+        && content_type().is_some_and(is_json)
+        && is_plainly_coded(&head.headers)
+}
+
+/// Compares the headers with a body that is not empty, where there is no policy, and notes what is in it.
+pub(super) fn compare(
+    head: &Parts,
+    bytes: &[u8],
+    arguments: &Arguments,
+    record: &mut OpenRecord,
+) -> Result<(), Objection> {
+    let body = Body::read(bytes).map_err(Objection::unreadable)?;
+    note(&body, arguments, record);
+    headers::check(&head.headers, &body).map_err(Objection::mismatch)
+}
+
+fn note(body: &Body<'_>, arguments: &Arguments, record: &mut OpenRecord) {
+    record.note(|facts| {
+        let read = McpFacts::of_body(body, arguments).after(facts.mcp.take());
+        facts.mcp = Some(Box::new(read));
+    });
 }
 
 fn asked(body: &Body<'_>) -> Asked {

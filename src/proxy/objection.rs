@@ -16,6 +16,8 @@ use crate::verdict::Reason;
 const PARSE_ERROR: i32 = -32700;
 const METHOD_NOT_FOUND: i32 = -32601;
 const INVALID_PARAMS: i32 = -32602;
+/// MCP 2026-07-28: a header does not say what the body says.
+const HEADER_MISMATCH: i32 = -32020;
 
 /// The longest name that an answer repeats, in characters.
 const MAX_NAME: usize = 200;
@@ -28,11 +30,16 @@ pub(super) type Verdict<'c> = Option<(Call<'c>, Rule<'c>)>;
 pub(super) struct Objection {
     rule: String,
     answer: Answer,
-    /// Whether it holds where a policy is only tried, for it holds without any.
+    /// Whether it holds where a policy is only tried, for it would hold without any.
     pub(super) holds_always: bool,
 }
 
 impl Objection {
+    /// Whether it holds in any case.
+    pub(super) fn always(self, holds_always: bool) -> Self {
+        Self { holds_always, ..self }
+    }
+
     /// Notes the rule and gives the answer.
     pub(super) fn refuse(self, record: &mut OpenRecord) -> Answer {
         record.note(|facts| facts.policy_rule = Some(self.rule.into()));
@@ -81,7 +88,7 @@ impl Objection {
 
     /// A header that says something else than the body.
     pub(super) fn mismatch(why: Mismatch) -> Self {
-        Self { rule: format!("headers: {why}"), answer: answer::mismatch(why), holds_always: true }
+        Self::malformed(StatusCode::BAD_REQUEST, HEADER_MISMATCH, &format!("headers: {why}"), &why.to_string())
     }
 
     /// A batch where none is taken.

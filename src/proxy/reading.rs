@@ -110,12 +110,36 @@ impl Reading {
         let (body, screen) = match permit.grant().calls() {
             // apart, for most requests have no need of the room that it takes
             Some(calls) => Box::pin(self.judge(&mut head, body, permit, calls, record)).await?,
+            None if self.params.tap.limit > 0 && judgement::is_comparable(&head) => {
+                (Box::pin(self.compare(&head, body, permit, record)).await?, None)
+            }
             None => {
                 let tap = Tap::new(&head, &self.params, || self.budget.share(permit.grant()));
                 (Inbound::new(None, Some(body), self.bounds, tap), None)
             }
         };
         Ok(Cleared { head, body, screen })
+    }
+
+    /// Reads the whole body before any of it moves on, for the headers repeat what is in it, and others on the way go by
+    /// them. What is larger than is read for the record passes as it is.
+    async fn compare(
+        &self,
+        head: &Parts,
+        mut body: Incoming,
+        permit: &Permit,
+        record: &mut OpenRecord,
+    ) -> Result<Inbound, Option<Answer>> {
+        let Params { tap, .. } = &*self.params;
+        let (bytes, rest) = match self.gather(&mut body, tap.limit, permit, record).await? {
+            Gathered::Begun(bytes, _) => (bytes, Some(body)),
+            Gathered::Whole(bytes) => (bytes, None),
+        };
+        if rest.is_none() && !bytes.is_empty() {
+            let compared = judgement::compare(head, &bytes, &tap.arguments, record);
+            compared.map_err(|objection| Some(objection.refuse(record)))?;
+        }
+        Ok(Inbound::new(Some(bytes), rest, self.bounds, None))
     }
 
     /// Reads the whole body and judges it before any of it moves on.
@@ -131,7 +155,7 @@ impl Reading {
         let enforced = calls.holds(&narrowing);
         let case =
             Case { head, calls, narrowing: &narrowing, hints: &self.hints, arguments: &self.params.tap.arguments };
-        let (bytes, rest, verdict) = match self.gather(&mut body, permit, record).await? {
+        let (bytes, rest, verdict) = match self.gather(&mut body, self.params.inspect, permit, record).await? {
             Gathered::Begun(bytes, objection) => (bytes, Some(body), Err(objection)),
             // no body, no call
             Gathered::Whole(bytes) if bytes.is_empty() => (bytes, None, Ok(Asked::Stream)),
@@ -169,10 +193,10 @@ impl Reading {
     async fn gather(
         &self,
         body: &mut Incoming,
+        limit: usize,
         permit: &Permit,
         record: &mut OpenRecord,
     ) -> Result<Gathered, Option<Answer>> {
-        let limit = self.params.inspect;
         if body.size_hint().lower() > limit as u64 {
             return Ok(Gathered::Begun(Bytes::new(), Objection::too_large()));
         }

@@ -1,18 +1,16 @@
-//! A copy of a body that passes, read for the record when the body is through. Only its last part waits for that: it
-//! does not pass where the headers say something else than the body.
+//! A copy of a body that passes, read for the record when the body is through. Nothing waits for it.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::Method;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderMap, Method};
 
 use super::holding::{Holding, Share};
 use super::reading;
 use crate::audit::{Arguments, McpFacts};
-use crate::mcp::headers::Mismatch;
-use crate::mcp::{Body, headers};
+use crate::mcp::Body;
 
 /// What the record has of a body.
 #[derive(Clone, Debug)]
@@ -28,8 +26,6 @@ pub struct Params {
 pub(super) struct Tap {
     /// None if it is larger than is read, or no room was left: then its memory has been let go.
     held: Option<Holding>,
-    /// The headers, if they repeat what is in the body.
-    repeated: Option<HeaderMap>,
     params: Arc<reading::Params>,
 }
 
@@ -43,11 +39,7 @@ impl Tap {
             && params.tap.limit > 0;
         may_be_read.then(|| {
             let nothing = Holding::new(params.tap.limit, share());
-            Box::new(Self {
-                held: Some(nothing),
-                repeated: headers::repeating(&head.headers),
-                params: Arc::clone(params),
-            })
+            Box::new(Self { held: Some(nothing), params: Arc::clone(params) })
         })
     }
 
@@ -59,12 +51,11 @@ impl Tap {
         });
     }
 
-    /// Reads the body, which is through; also says whether the headers agree with it.
-    pub(super) fn read(self) -> Option<(McpFacts, Result<(), Mismatch>)> {
+    /// Reads the body, which is through.
+    pub(super) fn read(self) -> Option<McpFacts> {
         let whole = self.held?.into_bytes();
         let body = Body::read(&whole).ok()?;
-        let agreement = self.repeated.map_or(Ok(()), |repeated| headers::check(&repeated, &body));
-        Some((McpFacts::of_body(&body, &self.params.tap.arguments), agreement))
+        Some(McpFacts::of_body(&body, &self.params.tap.arguments))
     }
 }
 

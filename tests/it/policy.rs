@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Folder, Keep, Origin, Proxy, Received, get, post};
+use crate::harness::{Answer, Folder, Keep, Origin, Proxy, Received, get, post, post_in_chunks};
 use crate::stage::{Line, staged};
 
 include!("../corpus/evasions.rs");
@@ -227,10 +227,25 @@ fn headers_must_agree_with_a_body_that_is_read_for_the_record() {
                 assert_eq!((&record["reason"], &record["mcp_source"]), (&json!("malformed_request"), &json!("body")));
             }
         }
-        assert!(origin.received().is_empty(), "nothing that is whole");
+        let twice = call_of("echo").replacen('{', "{\"method\":\"ping\",", 1);
+        for (fields, body) in
+            [("Mcp-Method: ping\r\nContent-Encoding: identity\r\n", call_of("echo")), ("Mcp-Method: ping\r\n", twice)]
+        {
+            assert_eq!(proxy.ask(&post_with(&token, fields, &body)).status, 400, "{fields}");
+        }
+        // all of it, and its end is still to come
+        let mut late = Line::to(&proxy.address);
+        let body = call_of("echo");
+        let head =
+            post_in_chunks(&token).replacen("\r\n", "\r\nContent-Type: application/json\r\nMcp-Method: ping\r\n", 1);
+        late.send(format!("{head}{:x}\r\n{body}\r\n", body.len()));
+        assert_eq!(proxy.ask(&post(&token, &call_of("other"))).status, 200);
+        late.send("0\r\n\r\n");
+        assert_eq!(late.answer().status, 400);
+        assert_eq!(origin.received().len(), 1, "the other one alone");
         let agreeing = post_with(&token, "Mcp-Method: tools/call\r\nMcp-Name: echo\r\n", &call_of("echo"));
         assert_eq!(proxy.ask(&agreeing).status, 200);
-        assert_eq!(origin.received().len(), 1);
+        assert_eq!(origin.received().len(), 2);
     }
 }
 
@@ -925,7 +940,6 @@ fn what_is_not_read_is_told_by_the_headers() {
     let headers = "MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\nMcp-Name: echo\r\n";
     for (more, body, source) in [
         ("", call_of("echo"), "body"),
-        ("", "{\"id\":1,\"method\":\"ping\",\"method\":\"x\"}".to_owned(), "headers"),
         ("Content-Encoding: gzip\r\n", call_of("other"), "headers"),
         ("", call_of(&"x".repeat(70_000)), "headers"),
     ] {

@@ -32,7 +32,6 @@ impl Trouble {
             | Failure::BodyTooLarge
             | Failure::BodyStalled
             | Failure::BodyBroken
-            | Failure::Mismatch(_)
             | Failure::ClientGone => None,
         }
     }

@@ -37,7 +37,6 @@ pub use probe::{HealthParams, Probe};
 use super::inbound::Meter;
 use super::rewrite::Forward;
 use crate::descriptors::Descriptors;
-use crate::mcp::headers::Mismatch;
 use connect::Connector;
 pub(super) use head::{Arrived, Awaited, Limits, RequestHead};
 use pool::{Connection, Pool};
@@ -103,9 +102,6 @@ pub(super) enum Failure {
     /// The client sent its body wrongly.
     #[error("the request body is not well-formed")]
     BodyBroken,
-    /// The client's headers say something else than its body.
-    #[error(transparent)]
-    Mismatch(Mismatch),
     /// The client left before it had sent its body.
     #[error("the client left")]
     ClientGone,
@@ -193,7 +189,6 @@ impl Upstream {
             Err(_) if meter.is_stalled() => return Err(Failure::BodyStalled),
             Err(_) if meter.is_left() => return Err(Failure::ClientGone),
             Err(_) if meter.is_broken() => return Err(Failure::BodyBroken),
-            Err(_) if let Some(mismatch) = meter.mismatch() => return Err(Failure::Mismatch(mismatch)),
             Err(Failure::Broken(_)) if upload.is_untouched() => return Ok(Sent::NotTaken(upload)),
             Err(failure) => return Err(failure),
         };
