@@ -17,6 +17,25 @@ pub fn hex<const DIGITS: usize>(mut number: u128) -> [u8; DIGITS] {
     digits
 }
 
+/// The longest line before a chunk, in bytes: sixteen digits and the end of the line.
+pub const CHUNK_LINE: usize = 18;
+
+/// The line before a chunk of so many bytes, written into the room for it: their number in lower-case hexadecimal
+/// (RFC 9112 section 7.1).
+pub fn chunk_line(length: usize, room: &mut [u8; CHUNK_LINE]) -> &[u8] {
+    let mut start = CHUNK_LINE - 2;
+    let mut rest = length;
+    room[start..].copy_from_slice(b"\r\n");
+    loop {
+        start -= 1;
+        room[start] = b"0123456789abcdef"[rest & 15];
+        rest >>= 4;
+        if rest == 0 {
+            return &room[start..];
+        }
+    }
+}
+
 /// Appends an address as it is usually written (RFC 5952 for IPv6).
 pub fn address(ip: IpAddr, out: &mut Vec<u8>) {
     let IpAddr::V4(ip) = ip else {
@@ -73,10 +92,13 @@ mod tests {
         #[test]
         fn all_are_as_the_libraries_write_them(
             number in any::<u128>(),
+            length in (0u32..64).prop_flat_map(|bits| 0..=usize::MAX >> bits),
             ip in any::<IpAddr>(),
             nanosecond in Timestamp::MIN.as_nanosecond()..=Timestamp::MAX.as_nanosecond(),
         ) {
             prop_assert_eq!(String::from_utf8(hex::<32>(number).to_vec()).unwrap(), format!("{number:032x}"));
+            let line = chunk_line(length, &mut [0; CHUNK_LINE]).to_vec();
+            prop_assert_eq!(String::from_utf8(line).unwrap(), format!("{length:x}\r\n"));
             let mut text = Vec::new();
             address(ip, &mut text);
             prop_assert_eq!(String::from_utf8(text).unwrap(), ip.to_string());

@@ -18,6 +18,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::connection::Answering;
 use super::stream::Stream;
+use crate::digits::{CHUNK_LINE, chunk_line};
 
 /// The answers that the library has of one connection, one after the other. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -111,7 +112,8 @@ pub(super) async fn relay(stream: &mut Stream, mut answer: Answering) -> io::Res
         let Ok(data) = frame.map_err(io::Error::other)?.into_data() else { continue };
         // an empty chunk would be the end
         if !data.is_empty() {
-            let size = Bytes::from(format!("{:x}\r\n", data.len()));
+            let mut room = [0; CHUNK_LINE];
+            let size = chunk_line(data.len(), &mut room);
             stream.write_all_buf(&mut size.chain(data).chain(&b"\r\n"[..])).await?;
         }
     }

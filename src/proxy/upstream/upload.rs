@@ -11,6 +11,7 @@ use http_body::Body;
 use tokio::io::AsyncWrite;
 
 use super::head::Sending;
+use crate::digits::{CHUNK_LINE, chunk_line};
 use crate::proxy::inbound::{Inbound, Meter};
 use crate::proxy::rewrite::Forward;
 
@@ -128,7 +129,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
             // more than was announced could be read as another request
             Sending::Length(left) => *left = left.checked_sub(data.len() as u64).ok_or(Stopped::Body)?,
             Sending::Chunked => {
-                self.small.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
+                self.small.extend_from_slice(chunk_line(data.len(), &mut [0; CHUNK_LINE]));
                 self.behind = b"\r\n";
             }
         }
