@@ -66,6 +66,14 @@ pub enum Unreadable {
     LongUris,
 }
 
+impl Unreadable {
+    /// Whether some reader could make something else of the body. Otherwise it is one in which something is wrong, as
+    /// everybody sees.
+    pub fn is_ambiguous(self) -> bool {
+        !matches!(self, Self::Odd(_) | Self::Missing(_))
+    }
+}
+
 /// What a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
